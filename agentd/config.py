@@ -1,0 +1,139 @@
+"""``agentd.toml`` and the environment, read once into one frozen `Config`.
+
+Nothing else in the program reads ``AGENTD_*`` variables. The file is the one named by
+``--config`` or ``AGENTD_CONFIG``, else ``$XDG_CONFIG_HOME/agentd/agentd.toml`` when it exists;
+a file in the current folder is never picked up by itself, because a cloned repository is not
+somebody to take orders from.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from agentd.errors import DataError, InputError
+from agentd.sdk import Model
+
+__all__ = ["Budget", "Config", "RecipeConfig", "ServerConfig", "load_config"]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServerConfig(Section):
+    """Where the daemon listens. Anything but loopback also needs `hosts`."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(8731, ge=0, le=65535, description="0 picks a free port")
+    hosts: tuple[str, ...] = Field((), description="extra Host headers that are answered")
+    origins: tuple[str, ...] = Field((), description="browser origins that are answered")
+
+
+class Budget(Section):
+    """What may be spent, tokens and jobs together. None is no limit."""
+
+    per_day_usd: float | None = Field(10.0, ge=0)
+    per_month_usd: float | None = Field(100.0, ge=0)
+
+
+class RecipeConfig(Section):
+    """Use an interpreter that is already there instead of building an environment."""
+
+    python: Path
+
+
+class Config(Section):
+    """Everything a daemon is told. Paths are absolute."""
+
+    state_dir: Path = Field(description="database, artifacts, attempts; one daemon at a time")
+    cache_dir: Path = Field(description="recipe environments and downloads; may be shared and deleted")
+    roots: tuple[Path, ...] = Field((), description="your own folders with tools/, policies/, adapters/, evals/")
+    policy: str = Field("default", description="a rule set: a name in policies/ or a path")
+    prices: str = Field("prices", description="a dated price table: a name in policies/ or a path")
+    max_jobs: int = Field(1, ge=1, description="jobs that run at once; services do not count")
+    approval_hours: float = Field(72.0, gt=0, description="an unanswered question expires after this long")
+    offline: bool = Field(False, description="never ask a package index or a model hub")
+    server: ServerConfig = ServerConfig()
+    budget: Budget = Budget()
+    models: tuple[Model, ...] = Field((), description="catalog entries, above all API endpoints")
+    recipes: dict[str, RecipeConfig] = {}
+
+    @field_validator("state_dir", "cache_dir", "roots", mode="after")
+    @classmethod
+    def _absolute(cls, value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(path.expanduser().resolve() for path in value)
+        return value.expanduser().resolve()
+
+
+def load_config(path: Path | None = None, env: Mapping[str, str] | None = None, **overrides: Any) -> Config:
+    """Defaults, then the file, then ``AGENTD_STATE|CACHE|POLICY|PORT|OFFLINE``, then `overrides`.
+
+    Raises `DataError` naming the file and the field.
+    """
+    env = os.environ if env is None else env
+    path = path or _default_file(env)
+    values: dict[str, Any] = {
+        "state_dir": _xdg(env, "XDG_STATE_HOME", ".local/state") / "agentd",
+        "cache_dir": _xdg(env, "XDG_CACHE_HOME", ".cache") / "agentd",
+    }
+    if path is not None:
+        values |= _read(path)
+    values |= _from_environment(env)
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    if "port" in values:
+        values["server"] = dict(values.get("server", {})) | {"port": values.pop("port")}
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(
+            path or "environment",
+            f"{first['msg']} (it says {first['input']!r})",
+            field=".".join(str(part) for part in first["loc"]),
+            hint=f"Known fields: {', '.join(Config.model_fields)}" if first["type"] == "extra_forbidden" else "",
+        ) from error
+
+
+def _xdg(env: Mapping[str, str], name: str, default: str) -> Path:
+    return Path(env[name]) if env.get(name) else Path.home() / default
+
+
+def _default_file(env: Mapping[str, str]) -> Path | None:
+    if named := env.get("AGENTD_CONFIG"):
+        return Path(named)
+    usual = _xdg(env, "XDG_CONFIG_HOME", ".config") / "agentd" / "agentd.toml"
+    return usual if usual.is_file() else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise InputError(f"The config file {str(path)!r} cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(path, f"is not valid TOML: {error}") from error
+    base = path.resolve().parent
+    for name in ("state_dir", "cache_dir"):
+        if name in values:
+            values[name] = base / Path(str(values[name])).expanduser()
+    if isinstance(values.get("roots"), list):
+        values["roots"] = [base / Path(str(root)).expanduser() for root in values["roots"]]
+    return values
+
+
+def _from_environment(env: Mapping[str, str]) -> dict[str, Any]:
+    names = {"AGENTD_STATE": "state_dir", "AGENTD_CACHE": "cache_dir", "AGENTD_POLICY": "policy"}
+    values: dict[str, Any] = {field: env[name] for name, field in names.items() if env.get(name)}
+    if env.get("AGENTD_PORT"):
+        values["port"] = env["AGENTD_PORT"]
+    if env.get("AGENTD_OFFLINE"):
+        values["offline"] = env["AGENTD_OFFLINE"]
+    return values

@@ -1,0 +1,495 @@
+"""The one process between the daemon and a payload: ``python -I -S shim.py ATTEMPT_DIR``.
+
+It starts the payload at most once, outlives the daemon, enforces the wall clock, ends the whole
+tree and leaves ``exit.json``. Standard library only, nothing of ours: it must start in 20 ms, under
+any interpreter, and keep working while the package around it is upgraded. Linux only.
+
+    lock       held (as an open-file-description lock) by the shim and inherited by the payload
+    go         published with link(2) after everything that can fail and before the fork; an attempt
+               that has it is never launched again
+    stop.json  a request to end, {"reason", "grace_s"}; durable, so it outlives whoever asked
+    exit.json  how it ended, published with link(2): the first to say so is believed
+
+Starting a second shim, at any moment, is harmless: it finds the lock held, or `go`, and leaves.
+
+What ends with the attempt: everything in its cgroup (v2, where one can be made), else every
+descendant and every process that carries its id in the environment. Not covered: without a cgroup,
+a process that both outlived the shim's death and wiped its environment.
+
+An exit reason is ``out_of_memory`` when the attempt's cgroup counted an OOM kill, or when the payload
+died of a SIGKILL that the shim did not send while the machine's OOM-kill counter rose.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import re
+import select
+import signal
+import struct
+import sys
+import time
+
+LOG_CAP = 64 << 20  # bytes kept of stdout, and of stderr
+LOG_HEAD = 1 << 20  # of which from the beginning
+TICK_S = 1.0
+GRACE_S = 10.0
+WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
+ID_VARIABLE = "AGENTD_ATTEMPT_ID"
+
+_FLOCK = "hhqqi"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
+_PR_SET_CHILD_SUBREAPER = 36
+_PUNCH_HOLE_KEEP_SIZE = 0x03
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+# --- files that are whole or absent ---------------------------------------------------------
+
+
+def read_json(path: str) -> dict | None:
+    """The JSON object in `path`; None if it is absent, or not one."""
+    try:
+        with open(path, "rb") as file:
+            found = json.load(file)
+    except (FileNotFoundError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def write_json(path: str, value: object, mode: int = 0o644) -> None:
+    """Replace `path`, durably: after a crash it holds the old content or the new."""
+    temporary = _write_temporary(path, value, mode)
+    os.replace(temporary, path)
+    _sync_folder(path)
+
+
+def publish_json(path: str, value: object) -> bool:
+    """Create `path`, durably; False, and nothing changed, if it is there already."""
+    temporary = _write_temporary(path, value, 0o644)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(temporary)
+    _sync_folder(path)
+    return True
+
+
+def _write_temporary(path: str, value: object, mode: int) -> str:
+    temporary = f"{path}.{os.getpid()}.{time.monotonic_ns()}.tmp"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with open(fd, "w", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=False)
+        file.flush()
+        os.fsync(fd)
+    return temporary
+
+
+def _sync_folder(path: str) -> None:
+    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+# --- the lock -------------------------------------------------------------------------------
+
+
+def open_lock(folder: str) -> int:
+    return os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def try_lock(fd: int) -> bool:
+    """Take the lock if it is free. It lasts until the last copy of `fd`, in any process, is closed."""
+    try:
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def is_locked(fd: int) -> bool:
+    """Whether somebody else holds it. Looking takes nothing, so it can't get in a shim's way."""
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    answer = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
+    return answer[0] != fcntl.F_UNLCK
+
+
+# --- processes ------------------------------------------------------------------------------
+
+
+def boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def uptime() -> float:
+    """Seconds since boot, time asleep included: the one clock that nobody sets."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def process(pid: int) -> tuple[int, int] | None:
+    """``(parent pid, start time in ticks since boot)`` of a live process, None for a zombie or none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] in (b"Z", b"X") else (int(fields[1]), int(fields[19]))
+
+
+def members(attempt_id: str, root: int | None = None) -> dict[int, int]:
+    """``{pid: start time}`` of live processes that carry the id, or descend from `root`."""
+    mark = f"{ID_VARIABLE}={attempt_id}".encode()
+    parents: dict[int, int] = {}
+    starts: dict[int, int] = {}
+    marked: set[int] = set()
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        if found := process(pid):
+            parents[pid], starts[pid] = found
+            if _carries(pid, mark):
+                marked.add(pid)
+    return {pid: starts[pid] for pid in starts if pid in marked or _descends(pid, root, parents)}
+
+
+def _carries(pid: int, mark: bytes) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return mark in file.read().split(b"\0")
+    except OSError:  # gone meanwhile, or somebody else's
+        return False
+
+
+def _descends(pid: int, root: int | None, parents: dict[int, int]) -> bool:
+    seen: set[int] = set()
+    while pid in parents and pid not in seen:
+        seen.add(pid)
+        pid = parents[pid]
+        if pid == root:
+            return True
+    return False
+
+
+def send(pid: int, start: int, number: int) -> bool:
+    """Signal `pid` if it is still the process that started at `start`; a pid alone may be anybody's."""
+    try:
+        fd = os.pidfd_open(pid)
+    except (ProcessLookupError, OSError) as error:
+        if error.errno == errno.ESRCH:
+            return False
+        raise
+    try:
+        found = process(pid)  # looked up while the descriptor pins the process
+        if found is None or found[1] != start:
+            return False
+        signal.pidfd_send_signal(fd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def end_all(attempt_id: str, cgroup: str, root: int | None = None) -> bool:
+    """SIGKILL the whole tree once; True if nothing was there to kill."""
+    if cgroup and populated(cgroup):
+        with contextlib.suppress(OSError), open(f"{cgroup}/cgroup.kill", "w", encoding="ascii") as file:
+            file.write("1")
+    found = members(attempt_id, root)
+    for pid, start in found.items():
+        with contextlib.suppress(PermissionError):
+            send(pid, start, signal.SIGKILL)
+    return not found and not populated(cgroup)
+
+
+# --- cgroup v2 ------------------------------------------------------------------------------
+
+
+def make_cgroup(attempt_id: str) -> str:
+    """A fresh cgroup below ours, or "" where that is not allowed."""
+    try:
+        own = _own_cgroup()
+        path = os.path.join(own, f"agentd-{attempt_id}") if own else ""
+        if path and not os.path.isdir(path):
+            os.mkdir(path)
+        if path and not os.access(f"{path}/cgroup.procs", os.W_OK):
+            return ""
+    except OSError:
+        return ""
+    with contextlib.suppress(OSError), open(f"{path}/memory.oom.group", "r+", encoding="ascii") as file:
+        file.write("1")  # half a job is of no use: the kernel ends all of it or none
+    return path
+
+
+def _own_cgroup() -> str:
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        ours = re.search(r"^0::(.*)$", file.read(), re.MULTILINE)
+    with open("/proc/self/mountinfo", encoding="utf-8") as file:
+        mount = re.search(r"^\S+ \S+ \S+ (\S+) (\S+) .* - cgroup2 ", file.read(), re.MULTILINE)
+    if not ours or not mount:
+        return ""
+    inside = os.path.relpath(ours[1], mount[1])  # the mount may show only a part of the hierarchy
+    return "" if inside.startswith("..") else os.path.normpath(os.path.join(mount[2], inside))
+
+
+def populated(cgroup: str) -> bool:
+    return bool(cgroup) and _counter(f"{cgroup}/cgroup.events", "populated") > 0
+
+
+def remove_cgroup(cgroup: str) -> None:
+    """Only an empty one, and its empty children, can go; what can't stays."""
+    if not cgroup:
+        return
+    for folder, _, _ in os.walk(cgroup, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
+def _counter(path: str, key: str) -> int:
+    """The number after `key` in a flat-keyed kernel file, 0 if it can't be had."""
+    try:
+        with open(path, encoding="ascii") as file:
+            found = re.search(rf"^{key} (\d+)$", file.read(), re.MULTILINE)
+    except OSError:
+        return 0
+    return int(found[1]) if found else 0
+
+
+# --- one attempt ----------------------------------------------------------------------------
+
+
+class Supervisor:
+    """Launches what ``launch.json`` says and stays until it, and all it started, has ended."""
+
+    def __init__(self, folder: str, launch: dict, lock: int) -> None:
+        self.folder = folder
+        self.launch = launch
+        self.id = str(launch["attempt_id"])
+        self.lock = lock
+        self.pid = 0
+        self.started = 0.0
+        self.cgroup = ""
+        self.stopping = ""  # the reason, once something asked for the end
+        self.detail = ""
+        self.kill_at = float("inf")
+        self.deadline = float("inf")
+        self.oom_before = 0
+
+    def path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    # Everything that can fail, while failing still means "not started".
+
+    def ready(self) -> tuple[list[str], dict[str, str], list[int]]:
+        """``(argv, environment, [stdin, stdout, stderr])``. Raises `OSError`, `ValueError`, `KeyError`."""
+        argv = [str(word) for word in self.launch["argv"]]
+        if not os.access(argv[0], os.X_OK):
+            raise FileNotFoundError(errno.ENOENT, "no such program", argv[0])
+        if time.time() > (self.launch.get("start_by") or float("inf")):
+            raise ValueError("it was to start earlier than this: start_by has passed")
+        env = {**os.environ, **self.launch["env"], **(read_json(self.path("secrets.json")) or {})}
+        env |= {ID_VARIABLE: self.id, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+        os.makedirs(self.launch["out"], exist_ok=True)
+        os.chdir(self.launch["cwd"])
+        append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        files = [os.open(os.devnull, os.O_RDONLY)]
+        files += [os.open(self.path(name), append, 0o600) for name in ("stdout", "stderr")]
+        os.set_inheritable(self.lock, True)
+        _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self.cgroup = make_cgroup(self.id)
+        self.oom_before = _counter("/proc/vmstat", "oom_kill")
+        self.deadline = uptime() + float(self.launch["timeout_s"])
+        return argv, env, files
+
+    def publish_go(self) -> bool:
+        self.started = time.time()
+        found = process(os.getpid())
+        go = {
+            "attempt_id": self.id,
+            "pid": os.getpid(),
+            "start_time": found[1] if found else 0,
+            "boot_id": boot_id(),
+            "started": self.started,
+            "deadline": self.deadline,
+            "cgroup": self.cgroup,
+        }
+        return publish_json(self.path("go"), go)
+
+    def spawn(self, argv: list[str], env: dict[str, str], files: list[int]) -> None:
+        """Fork and exec. Raises `OSError` with the child's errno if the exec failed."""
+        readable, writable = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(readable)
+            self._become(argv, env, files, writable)
+        os.close(writable)
+        with open(readable, "rb") as report:
+            failed = report.read()
+        if failed:
+            os.waitpid(self.pid, 0)
+            raise OSError(int(failed), os.strerror(int(failed)), argv[0])
+
+    def _become(self, argv: list[str], env: dict[str, str], files: list[int], report: int) -> None:
+        try:
+            os.setsid()
+            self._enter_cgroup()
+            for number, fd in enumerate(files):
+                os.dup2(fd, number)
+            for number in (signal.SIGPIPE, signal.SIGXFSZ, *WATCHED):
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, set())
+            os.execve(argv[0], argv, env)
+        except OSError as error:
+            os.write(report, str(error.errno).encode())
+        finally:
+            os._exit(127)
+
+    def _enter_cgroup(self) -> None:
+        entries = [(f"{self.cgroup}/cgroup.procs", "0")] if self.cgroup else []
+        # When memory runs out, the kernel should take the payload rather than the daemon.
+        for path, value in [*entries, ("/proc/self/oom_score_adj", "500")]:
+            with contextlib.suppress(OSError), open(path, "w", encoding="ascii") as file:
+                file.write(value)
+
+    # From here on it has started, and ends exactly once.
+
+    def supervise(self) -> dict:
+        """Wait for the payload, end what it leaves, and say how it went: the content of exit.json."""
+        status, usage = self._wait()
+        while not end_all(self.id, self.cgroup, os.getpid()):
+            self._reap()
+            time.sleep(0.005)
+        ended = time.time()
+        code = os.waitstatus_to_exitcode(status)
+        return {
+            "reason": self._reason(code),
+            "code": code if code >= 0 else None,
+            "signal": -code if code < 0 else None,
+            "started": self.started,
+            "ended": ended,
+            "max_rss_bytes": usage.ru_maxrss * 1024,
+            "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
+            "detail": self.detail,
+        }
+
+    def _wait(self):
+        while True:
+            if ended := self._reap():
+                return ended
+            self._watch_the_clock()
+            self._cap_logs()
+            wake = min(TICK_S, max(0.0, min(self.deadline, self.kill_at) - uptime()))
+            info = signal.sigtimedwait(WATCHED, wake)
+            if info and info.si_signo != signal.SIGCHLD and not self.stopping:
+                self._stop_as_asked(info)
+
+    def _reap(self):
+        """Collect every child that ended (orphans of the payload come to us); the payload's own end, if any."""
+        ended = None
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return ended
+            if pid == 0:
+                return ended
+            if pid == self.pid:
+                ended = (status, usage)
+
+    def _watch_the_clock(self) -> None:
+        if uptime() >= self.kill_at:
+            end_all(self.id, self.cgroup, os.getpid())
+            self.kill_at = uptime() + 0.1
+        elif uptime() >= self.deadline and not self.stopping:
+            detail = f"still running after {self.launch['timeout_s']} s"
+            self._stop("timed_out", float(self.launch.get("grace_s", GRACE_S)), detail)
+
+    def _stop_as_asked(self, info: signal.struct_siginfo) -> None:
+        asked = read_json(self.path("stop.json")) or {}
+        sender = f"{signal.Signals(info.si_signo).name} from pid {info.si_pid}"
+        self._stop(
+            asked.get("reason", "cancelled"),
+            float(asked.get("grace_s", self.launch.get("grace_s", GRACE_S))),
+            "" if asked else sender,
+        )
+
+    def _stop(self, reason: str, grace_s: float, detail: str) -> None:
+        self.stopping, self.detail = reason, detail
+        self.deadline, self.kill_at = float("inf"), uptime() + grace_s
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGTERM)
+
+    def _cap_logs(self) -> None:
+        """Free the middle of a log that grew too long. Offsets stay: readers find zero bytes there."""
+        for name in ("stdout", "stderr"):
+            status = os.stat(self.path(name))
+            if status.st_blocks * 512 > LOG_CAP:
+                with open(self.path(name), "r+b") as file:
+                    length = status.st_size - LOG_HEAD - LOG_CAP // 2
+                    hole = (ctypes.c_int64(LOG_HEAD), ctypes.c_int64(length))
+                    if _libc.fallocate(file.fileno(), _PUNCH_HOLE_KEEP_SIZE, *hole) != 0:
+                        file.truncate(0)  # a file system without holes
+
+    def _reason(self, code: int) -> str:
+        if self.stopping:
+            return self.stopping
+        machine_ran_out = _counter("/proc/vmstat", "oom_kill") > self.oom_before
+        cgroup_ran_out = bool(self.cgroup) and _counter(f"{self.cgroup}/memory.events", "oom_kill") > 0
+        if code and machine_ran_out:
+            self.detail = "the kernel ended a process for lack of memory meanwhile"
+        if code and (cgroup_ran_out or (machine_ran_out and code == -signal.SIGKILL)):
+            return "out_of_memory"
+        return "exited" if code >= 0 else "signalled"
+
+
+def not_started(reason: str, detail: str) -> dict:
+    """The exit record of an attempt whose payload never ran."""
+    now = time.time()
+    usage = {"max_rss_bytes": 0, "cpu_seconds": 0.0}
+    return {
+        "reason": reason, "code": None, "signal": None, "started": now, "ended": now, **usage, "detail": detail
+    }  # fmt: skip
+
+
+def run(folder: str) -> None:
+    """One attempt from lock to ``exit.json``; returns at once if there is nothing left to start."""
+    lock = open_lock(folder)
+    if not try_lock(lock):
+        return
+    if os.path.exists(os.path.join(folder, "go")) or os.path.exists(os.path.join(folder, "exit.json")):
+        return
+    launch = read_json(os.path.join(folder, "launch.json"))
+    if launch is None:
+        return
+    supervisor = Supervisor(folder, launch, lock)
+    try:
+        argv, env, files = supervisor.ready()
+        if os.path.exists(supervisor.path("stop.json")) or signal.sigpending() & WATCHED:
+            ending = not_started("cancelled", "before it had started")
+        elif supervisor.publish_go():
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(supervisor.path("secrets.json"))  # with `go` there, nobody needs it again
+            supervisor.spawn(argv, env, files)
+            ending = supervisor.supervise()
+        else:
+            return
+    except (OSError, ValueError, KeyError) as error:
+        ending = not_started("unstartable", f"{type(error).__name__}: {error}")
+    publish_json(supervisor.path("exit.json"), ending)
+    remove_cgroup(supervisor.cgroup)
+
+
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+    with contextlib.suppress(PermissionError):
+        os.setsid()
+    run(os.path.abspath(sys.argv[1]))

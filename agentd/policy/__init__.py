@@ -1,0 +1,6 @@
+"""Who may do what, decided as data.
+
+rules.py    deny, ask or allow: a pure function of a call and a rule set
+digests.py  the canonical digest of exactly what would run
+prices.py   the dated table that turns time and tokens into money
+"""

@@ -1,0 +1,76 @@
+"""Models and aliases: what the config file names, laid over what tools have registered."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+from agentd.errors import InputError, NotFound
+from agentd.sdk import Alias, Model
+from agentd.store.catalog import CatalogTable
+from agentd.store.journal import Journal
+
+__all__ = ["Catalog"]
+
+
+class Catalog:
+    """Names to models. Entries of the config file win and cannot be overwritten."""
+
+    def __init__(self, table: CatalogTable, journal: Journal, configured: Iterable[Model] = ()) -> None:
+        self._table, self._journal = table, journal
+        self._configured = {model.name: model for model in configured}
+
+    def list(self) -> list[Model]:
+        stored = {model.name: model for model in self._table.models()}
+        return sorted((stored | self._configured).values(), key=lambda model: model.name)
+
+    def get(self, name: str) -> Model:
+        """Raises `NotFound` with the nearest names."""
+        models = {model.name: model for model in self.list()}
+        if name not in models:
+            known = [*models, *(alias.name for alias in self.aliases())]
+            raise NotFound("model", name, known, hint="" if known else "Get one: agentd call get_model source=smollm2-135m")
+        return models[name]
+
+    def put(self, model: Model) -> None:
+        if model.name in self._configured:
+            raise InputError(f"Model {model.name!r} is defined in the config file", hint="Choose another name")
+        if self.alias(model.name):
+            raise InputError(f"{model.name!r} is already an alias", hint="Choose another name for the model")
+        self._table.put(model)
+        self._journal.append("model.put", model.name, "daemon", kind=model.kind, source=model.source, digest=model.digest)
+
+    def alias(self, name: str) -> Alias | None:
+        return next((alias for alias in self.aliases() if alias.name == name), None)
+
+    def aliases(self) -> list[Alias]:
+        return self._table.aliases()
+
+    def set_alias(self, alias: Alias) -> None:
+        """Point `alias` somewhere else. Raises `NotFound` for a model that is not there."""
+        if any(model.name == alias.name for model in self.list()):
+            raise InputError(f"{alias.name!r} is the name of a model", hint="Choose another name for the alias")
+        for model in alias.weights:
+            self.get(model)
+        before = self.alias(alias.name)
+        self._table.set_alias(alias)
+        self._journal.append(
+            "alias.set", alias.name, "daemon",
+            weights=alias.weights, before=before.weights if before else None, reason=alias.reason,
+        )  # fmt: skip
+
+    def resolve(self, name: str, *, draw: float | None = None) -> tuple[Model, str]:
+        """The model that answers for `name`, and why. `draw` in [0, 1) fixes an alias's dice."""
+        alias = self.alias(name)
+        if alias is None:
+            return self.get(name), f"{name!r} was asked for by name"
+        total = sum(alias.weights.values())
+        point = (random.random() if draw is None else draw) * total
+        chosen = next(iter(alias.weights))
+        for chosen, weight in alias.weights.items():
+            point -= weight
+            if point < 0:
+                break
+        share = f" with weight {alias.weights[chosen] / total:.0%}" if len(alias.weights) > 1 else ""
+        because = f" ({alias.reason})" if alias.reason else ""
+        return self.get(chosen), f"alias {name!r} points at {chosen!r}{share}{because}"

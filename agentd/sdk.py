@@ -1,0 +1,450 @@
+"""The only door for plugins.
+
+A file in a ``tools/`` folder defines tools with `tool`; everything it needs from the daemon
+comes in through the `Context` it is handed. A tool either answers at once, by returning its
+result, or asks for heavy work, by returning a `Launch`: a recipe, its spec and a `Quote`. The
+kernel then decides (policy), asks (approval), pays (ledger) and runs it (job); when the job has
+succeeded, the function registered with `Tool.done` turns what it left into a result.
+
+This module knows nothing of SQL, HTTP, MCP or processes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from agentd.errors import (
+    AgentdError,
+    Conflict,
+    DataError,
+    Denied,
+    InputError,
+    NotFound,
+    OverBudget,
+    Unavailable,
+)
+
+__all__ = [
+    "AgentdError",
+    "Alias",
+    "Artifact",
+    "ChatResult",
+    "Conflict",
+    "Context",
+    "DataError",
+    "Denied",
+    "Finished",
+    "InputError",
+    "JobView",
+    "Launch",
+    "Model",
+    "NotFound",
+    "OverBudget",
+    "Quote",
+    "Report",
+    "ServiceSpec",
+    "ServiceView",
+    "Tool",
+    "Unavailable",
+    "tool",
+]
+
+JobState = Literal[
+    "queued", "waiting_approval", "preparing", "running", "succeeded", "failed", "cancelled", "lost", "timed_out"
+]
+ModelKind = Literal["frontier", "reasoning", "local", "lora", "baseline"]
+
+
+# --- what plugins and kernel exchange -------------------------------------------------------
+
+
+class Record(BaseModel):
+    """A value object: immutable, and strict about unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Quote(Record):
+    """What a call will take, stated before it is made."""
+
+    seconds: float = Field(0.0, ge=0, description="expected wall time")
+    gpu_hours: float = Field(0.0, ge=0)
+    ram_bytes: int = Field(0, ge=0, description="peak resident memory")
+    vram_bytes: int = Field(0, ge=0)
+    disk_bytes: int = Field(0, ge=0)
+    micro_usd: int = Field(0, ge=0, description="money, in millionths of a US dollar")
+    basis: str = Field("", description="how the figures were reached, for the person who approves")
+
+
+class ServiceSpec(Record):
+    """How a launched recipe is kept as a service: it listens on ``spec['port']`` of loopback."""
+
+    health: str = Field("/health", description="path answering 200 once ready")
+    serves: tuple[str, ...] = Field((), description="names of catalog models answered here")
+    ready_within_s: float = 600.0
+    idle_stop_s: float = Field(1800.0, description="stopped after this long without a request")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Heavy work asked for by a tool. The kernel runs ``tools/recipes/<recipe>.py SPEC OUT``.
+
+    `inputs` maps names to files or folders. They are digested into the approval; the recipe finds
+    their paths in ``spec["inputs"]``. `needs` names services that must be ready before it starts;
+    the recipe finds ``{"url", "token_env"}`` of each in ``spec["services"]``. With `gateway`, the
+    job gets ``AGENTD_GATEWAY_URL`` and ``AGENTD_GATEWAY_KEY``, an OpenAI-compatible endpoint that
+    answers for every catalog model and alias. `timeout_s` is a hard wall clock (services: a
+    lifetime). For a `service`, ``spec["port"]`` is filled in by the kernel unless given, and the
+    secret that callers must send as a bearer token is in ``AGENTD_SERVICE_TOKEN``.
+    """
+
+    recipe: str
+    title: str
+    spec: Mapping[str, Any]
+    quote: Quote
+    timeout_s: float
+    inputs: Mapping[str, Path] = field(default_factory=lambda: {})
+    env: Mapping[str, str] = field(default_factory=lambda: {})
+    needs: Sequence[str] = ()
+    gateway: bool = False
+    service: ServiceSpec | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A job that succeeded: its spec, the JSON its recipe wrote, and the folder it left."""
+
+    job_id: str
+    spec: Mapping[str, Any]
+    result: Mapping[str, Any]
+    out: Path
+    seconds: float
+
+
+class Artifact(Record):
+    """Something a job left: content-addressed, with lineage."""
+
+    id: str
+    kind: str
+    name: str
+    digest: str
+    path: Path
+    size_bytes: int
+    meta: dict[str, Any] = {}
+    parents: tuple[str, ...] = ()
+
+
+class Model(Record):
+    """An entry of the catalog. Reached at `endpoint`, or at a running service that serves it."""
+
+    name: str
+    kind: ModelKind
+    source: str = Field("", description="hf:…, path:…, pypi:…, job:… or the vendor's name")
+    path: Path | None = Field(None, description="folder with safetensors, or with the adapter")
+    digest: str = ""
+    base: str = Field("", description="for a LoRA: the catalog name of its base")
+    endpoint: str = Field("", description="base URL of an OpenAI-compatible API, ending in /v1")
+    upstream: str = Field("", description="the model's name at that endpoint")
+    key_env: str = Field("", description="environment variable that holds the key")
+    context: int = Field(0, ge=0, description="context length in tokens, 0 if unknown")
+    input_micro_usd_per_mtok: int = Field(0, ge=0)
+    output_micro_usd_per_mtok: int = Field(0, ge=0)
+    size_bytes: int = 0
+    meta: dict[str, Any] = {}
+
+
+class Alias(Record):
+    """A name that callers use; `weights` maps model names to shares."""
+
+    name: str
+    weights: dict[str, float]
+    reason: str = ""
+
+
+class Report(Record):
+    """What came out of measuring one model on one suite."""
+
+    id: str
+    suite: str
+    suite_digest: str
+    model: str
+    label: str = ""
+    metric: str
+    score: float
+    low: float
+    high: float
+    n: int
+    errors: int = 0
+    rows: Path = Field(description="JSONL: {id, input, expected, output, score, error?}")
+    meta: dict[str, Any] = {}
+
+
+class JobView(Record):
+    """A job as everybody sees it."""
+
+    id: str
+    tool: str
+    title: str
+    state: JobState
+    reason: str = ""
+    quote: Quote = Quote()
+    progress: dict[str, Any] = {}
+    result: dict[str, Any] | None = None
+    approval: str | None = None
+    decided_by: str | None = None
+    digest: str = ""
+    micro_usd: int | None = None
+    created_at: float = 0.0
+    started_at: float | None = None
+    ended_at: float | None = None
+    service: dict[str, Any] | None = Field(None, description="url, serves, ready: for a service")
+    next: str = Field("", description="what to do or call next")
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("succeeded", "failed", "cancelled", "lost", "timed_out")
+
+
+class ServiceView(Record):
+    """A running service that a tool may talk to."""
+
+    job_id: str
+    name: str
+    url: str
+    token: str = Field(repr=False)
+    ready: bool
+    serves: tuple[str, ...] = ()
+
+
+class ChatResult(Record):
+    """One answered chat request and why it went where it went."""
+
+    request_id: str
+    model: str
+    text: str
+    why: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    micro_usd: int = 0
+    seconds: float = 0.0
+
+
+# --- what the daemon offers a tool ----------------------------------------------------------
+
+
+class Artifacts(Protocol):
+    def add(
+        self,
+        kind: str,
+        path: Path,
+        *,
+        name: str,
+        meta: Mapping[str, Any] | None = None,
+        parents: Sequence[str] = (),
+    ) -> Artifact:
+        """Take a file or folder into the store (moved when it lies in a job's out folder, copied otherwise).
+
+        Adding the same content under the same name again returns the artifact that is there.
+        """
+        ...
+
+    def get(self, ref: str, kind: str | None = None) -> Artifact:
+        """By id or newest by name. Raises `NotFound`."""
+        ...
+
+    def list(self, kind: str | None = None) -> list[Artifact]: ...
+
+
+class Catalog(Protocol):
+    def get(self, name: str) -> Model:
+        """Raises `NotFound` with the nearest names."""
+        ...
+
+    def list(self) -> list[Model]: ...
+    def put(self, model: Model) -> None: ...
+    def alias(self, name: str) -> Alias | None: ...
+    def aliases(self) -> list[Alias]: ...
+    def set_alias(self, alias: Alias) -> None: ...
+    async def chat(self, model: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> ChatResult:
+        """Ask a model or alias. `options` go to the endpoint as they are (temperature, response_format …)."""
+        ...
+
+
+class Reports(Protocol):
+    def save(self, report: Report) -> Report: ...
+    def get(self, ref: str) -> Report: ...
+    def list(self) -> list[Report]: ...
+
+
+class Jobs(Protocol):
+    def get(self, job_id: str) -> JobView: ...
+    def list(self, *, state: str | None = None, limit: int = 50) -> list[JobView]: ...
+    async def wait(self, job_id: str, max_s: float) -> JobView: ...
+    def logs(self, job_id: str, *, tail: int = 50) -> list[str]: ...
+    async def cancel(self, job_id: str) -> JobView: ...
+    def seconds_of(self, tool: str, key: str) -> list[float]:
+        """Wall times of succeeded jobs of `tool` whose ``spec['timing_key']`` was `key`, newest last."""
+        ...
+
+
+class Services(Protocol):
+    async def ensure(self, name: str, launch: Launch) -> ServiceView | None:
+        """The service `name`, launched when it is not there; None while it is still starting."""
+        ...
+
+    def find(self, name: str) -> ServiceView | None:
+        """The newest live service launched by recipe `name`, or serving model `name`."""
+        ...
+
+    async def request(
+        self, service: ServiceView, path: str, body: Mapping[str, Any], *, timeout_s: float = 30.0
+    ) -> dict[str, Any]:
+        """POST JSON to a service, with its token. Raises `Unavailable` with what it said."""
+        ...
+
+    def add_serves(self, service: ServiceView, names: Sequence[str]) -> None: ...
+
+
+class Plugins(Protocol):
+    def find(self, folder: str, name: str) -> Path:
+        """The file ``<root>/<folder>/<name>``, the user's roots before the bundled one. Raises `NotFound`."""
+        ...
+
+    def names(self, folder: str, suffix: str) -> list[str]: ...
+    def module(self, folder: str, name: str) -> Any:
+        """Import ``<root>/<folder>/<name>.py``."""
+        ...
+
+
+class Plans(Protocol):
+    def start(self, path: Path, params: Mapping[str, Any], *, key: str = "") -> dict[str, Any]:
+        """Check a plan and start a run of it: ``{"run_id", "state", "steps", …}``."""
+        ...
+
+    def view(self, run_id: str) -> dict[str, Any]: ...
+
+
+class Context(Protocol):
+    """What a tool is handed with every call."""
+
+    principal: str
+    surface: str
+    cwd: Path
+    artifacts: Artifacts
+    catalog: Catalog
+    reports: Reports
+    jobs: Jobs
+    services: Services
+    plugins: Plugins
+    plans: Plans
+    accelerator: str  # "cpu", "cuda", "rocm"
+
+    def path(self, text: str) -> Path:
+        """An existing path, relative ones from the caller's folder. Raises `NotFound`."""
+        ...
+
+    def price(self, seconds: float) -> int:
+        """Micro-USD for that long on this machine, from the dated price table."""
+        ...
+
+    def data_dir(self, name: str) -> Path:
+        """A lasting folder of that name in the state directory, for a service's own data."""
+        ...
+
+    def scratch(self) -> Path:
+        """A fresh folder for files a tool writes as inputs of its launch."""
+        ...
+
+    async def call(self, tool: str, arguments: Mapping[str, Any]) -> Any:
+        """Call another tool as the same principal, through the same door."""
+        ...
+
+    async def quote(self, tool: str, arguments: Mapping[str, Any]) -> Quote:
+        """What that call would take; checks the arguments, starts nothing."""
+        ...
+
+
+# --- tools ----------------------------------------------------------------------------------
+
+Handler = Callable[..., Awaitable[Any]]
+Done = Callable[[Context, Finished], Awaitable[Any] | Any]
+
+
+@dataclass(slots=True)
+class Tool:
+    """One capability, the same over MCP, CLI, agent and plan.
+
+    `arguments` is a pydantic model made from the handler's keyword-only parameters, `result` the
+    model its answer is checked against (a launching tool answers with a `JobView`).
+    """
+
+    name: str
+    title: str
+    description: str
+    arguments: type[BaseModel]
+    result: type[BaseModel]
+    handler: Handler
+    launches: bool
+    read_only: bool
+    destructive: bool
+    idempotent: bool
+    open_world: bool
+    on_done: Done | None = None
+
+    def done(self, fn: Done) -> Done:
+        """Register what turns a succeeded job into this tool's result. Must be safe to run twice."""
+        self.on_done = fn
+        return fn
+
+
+def tool(
+    *,
+    title: str,
+    result: type[BaseModel] | None = None,
+    launches: bool = False,
+    read_only: bool = False,
+    destructive: bool = False,
+    idempotent: bool = False,
+    open_world: bool = False,
+) -> Callable[[Handler], Tool]:
+    """Make a tool of ``async def name(ctx, *, arg: Annotated[T, Field(description=…)] = …)``.
+
+    The docstring is what a model reads to choose the tool: say what it does, what it needs, and
+    when *not* to use it. Raises `TypeError` for a handler that cannot be described as a schema.
+    """
+
+    def wrap(handler: Handler) -> Tool:
+        name = handler.__name__
+        if not handler.__doc__:
+            raise TypeError(f"tool {name!r} needs a docstring: it is what a model chooses by")
+        if result is None and not launches:
+            raise TypeError(f"tool {name!r} must name its result model")
+        hints = get_type_hints(handler, include_extras=True)
+        fields: dict[str, Any] = {}
+        for parameter in list(inspect.signature(handler).parameters.values())[1:]:
+            if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+                raise TypeError(f"tool {name!r}: make {parameter.name!r} keyword-only")
+            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+            fields[parameter.name] = (hints[parameter.name], default)
+        arguments = create_model(f"{name}_arguments", __config__=ConfigDict(extra="forbid"), **fields)
+        return Tool(
+            name=name,
+            title=title,
+            description=inspect.cleandoc(handler.__doc__),
+            arguments=arguments,
+            result=JobView if launches else (result or JobView),
+            handler=handler,
+            launches=launches,
+            read_only=read_only,
+            destructive=destructive,
+            idempotent=idempotent,
+            open_world=open_world,
+        )
+
+    return wrap

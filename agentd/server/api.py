@@ -1,0 +1,288 @@
+"""The control API: what our own command line and console talk to.
+
+JSON in and out; ``…/follow`` streams one JSON object a line until the end. Errors are
+``{"error": {"code", "message", "hint"}}`` with the statuses of `wire.STATUS`.
+Each route's least role stands in the table, `api_routes`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, cast
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from agentd.errors import AgentdError, Denied, InputError, NotFound
+from agentd.server.auth import caller_of, require
+from agentd.server.ports import Caller, Kernel, Role, role_for
+from agentd.server.wire import dump, error_body, status_of
+
+__all__ = ["api_routes", "body_of", "on_agentd_error", "on_crash", "on_http_error", "streamed"]
+
+log = logging.getLogger(__name__)
+
+MAX_LINES = 10_000
+
+Endpoint = Callable[[Request, Caller], Awaitable[Response]]
+
+
+def api_routes(kernel: Kernel, shutdown: Callable[[], None]) -> list[Route]:
+    """Every route under ``/api``, and ``/health``."""
+    api = _Api(kernel, shutdown)
+    table: list[tuple[str, str, Role, Endpoint]] = [
+        ("GET", "/api/status", "view", api.status),
+        ("POST", "/api/shutdown", "admin", api.stop),
+        ("POST", "/api/call/{tool}", "view", api.call),  # and what the tool asks for
+        ("GET", "/api/jobs", "view", api.jobs),
+        ("GET", "/api/jobs/{id}", "view", api.job),
+        ("GET", "/api/jobs/{id}/logs", "view", api.job_logs),
+        ("GET", "/api/jobs/{id}/follow", "view", api.job_follow),
+        ("POST", "/api/jobs/{id}/cancel", "operate", api.job_cancel),
+        ("GET", "/api/runs", "view", api.runs),
+        ("GET", "/api/runs/{id}", "view", api.run),
+        ("GET", "/api/runs/{id}/follow", "view", api.run_follow),
+        ("POST", "/api/runs/{id}/stop", "operate", api.run_stop),
+        ("POST", "/api/runs/{id}/resume", "operate", api.run_resume),
+        ("GET", "/api/approvals", "view", api.approvals),
+        ("GET", "/api/approvals/{id}", "view", api.approval),
+        ("POST", "/api/approvals/{id}", "approve", api.decide),
+        ("GET", "/api/models", "view", api.models),
+        ("GET", "/api/reports", "view", api.reports),
+        ("GET", "/api/reports/{id}", "view", api.report),
+        ("GET", "/api/artifacts", "view", api.artifacts),
+        ("GET", "/api/ledger", "view", api.ledger),
+        ("GET", "/api/journal", "view", api.journal),
+        ("GET", "/api/journal/verify", "view", api.journal_verify),
+    ]
+    guarded = [
+        Route(path, _for(role, endpoint), methods=[method], name=path)
+        for method, path, role, endpoint in table
+    ]
+    return [Route("/health", _health, methods=["GET"]), *guarded]
+
+
+def _for(role: Role, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    async def checked(request: Request) -> Response:
+        return await endpoint(request, require(caller_of(request.scope, "cli"), role))
+
+    return checked
+
+
+async def _health(request: Request) -> Response:
+    return JSONResponse({"ok": True, "name": "agentd"})
+
+
+class _Api:
+    def __init__(self, kernel: Kernel, shutdown: Callable[[], None]) -> None:
+        self._kernel, self._shutdown, self._since = kernel, shutdown, time.monotonic()
+
+    # --- the daemon --------------------------------------------------------------------------
+
+    async def status(self, request: Request, caller: Caller) -> Response:
+        return _json(
+            {
+                "version": self._kernel.version,
+                "pid": os.getpid(),
+                "uptime_s": round(time.monotonic() - self._since, 1),
+                "state_dir": self._kernel.state_dir,
+                "tools": len(self._kernel.calls.tools),
+                "principal": caller.principal,
+                "role": caller.role,
+            }
+        )
+
+    async def stop(self, request: Request, caller: Caller) -> Response:
+        self._shutdown()
+        return _json({"stopping": True})
+
+    # --- calls and jobs ----------------------------------------------------------------------
+
+    async def call(self, request: Request, caller: Caller) -> Response:
+        body = await body_of(request)
+        name = request.path_params["tool"]
+        tool = self._kernel.calls.tools.get(name)
+        if tool is None:
+            raise NotFound("tool", name, self._kernel.calls.tools)
+        require(caller, role_for(tool))
+        if cwd := _text(body, "cwd"):
+            caller = caller_of(request.scope, "cli", cwd=Path(cwd))
+        arguments = body.get("arguments", {})
+        if not isinstance(arguments, dict):
+            raise InputError("'arguments' must be an object")
+        arguments = cast("dict[str, Any]", arguments)
+        return _json(await self._kernel.calls.call(name, arguments, caller, key=_text(body, "key")))
+
+    async def jobs(self, request: Request, caller: Caller) -> Response:
+        state = request.query_params.get("state")
+        return _json(self._kernel.jobs.list(state=state, limit=_number(request, "limit", 50)))
+
+    async def job(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.jobs.get(_id(request)))
+
+    async def job_logs(self, request: Request, caller: Caller) -> Response:
+        return _json({"lines": self._kernel.jobs.logs(_id(request), tail=_number(request, "tail", 50))})
+
+    async def job_follow(self, request: Request, caller: Caller) -> Response:
+        self._kernel.jobs.get(_id(request))  # an unknown id is a 404, not an empty stream
+        return _lines(self._kernel.jobs.follow(_id(request)))
+
+    async def job_cancel(self, request: Request, caller: Caller) -> Response:
+        return _json(await self._kernel.jobs.cancel(_id(request)))
+
+    # --- runs --------------------------------------------------------------------------------
+
+    async def runs(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.runs.list(limit=_number(request, "limit", 50)))
+
+    async def run(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.runs.view(_id(request)))
+
+    async def run_follow(self, request: Request, caller: Caller) -> Response:
+        self._kernel.runs.view(_id(request))
+        return _lines(self._kernel.runs.follow(_id(request)))
+
+    async def run_stop(self, request: Request, caller: Caller) -> Response:
+        return _json(await self._kernel.runs.stop(_id(request)))
+
+    async def run_resume(self, request: Request, caller: Caller) -> Response:
+        return _json(await self._kernel.runs.resume(_id(request)))
+
+    # --- approvals ---------------------------------------------------------------------------
+
+    async def approvals(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.approvals.list())
+
+    async def approval(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.approvals.get(_id(request)))
+
+    async def decide(self, request: Request, caller: Caller) -> Response:
+        if caller.is_agent:
+            raise Denied(f"{caller.principal!r} is an agent", hint="Only a person answers an approval.")
+        body = await body_of(request)
+        verdict = body.get("verdict")
+        if verdict not in ("approve", "deny"):
+            raise InputError(f"'verdict' must be 'approve' or 'deny', not {verdict!r}")
+        return _json(
+            await self._kernel.approvals.decide(_id(request), verdict, caller, _text(body, "reason"))
+        )
+
+    # --- what there is -----------------------------------------------------------------------
+
+    async def models(self, request: Request, caller: Caller) -> Response:
+        catalog = self._kernel.catalog
+        return _json({"models": catalog.list(), "aliases": catalog.aliases()})
+
+    async def reports(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.reports.list())
+
+    async def report(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.reports.get(_id(request)))
+
+    async def artifacts(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.artifacts.list(request.query_params.get("kind")))
+
+    async def ledger(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.ledger.summary())
+
+    async def journal(self, request: Request, caller: Caller) -> Response:
+        return _json({"entries": self._kernel.journal.tail(_number(request, "tail", 50))})
+
+    async def journal_verify(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.journal.verify())
+
+
+# --- errors ----------------------------------------------------------------------------------
+
+
+async def on_agentd_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, AgentdError)
+    return JSONResponse(error_body(error.code, error.message, error.hint), status_code=status_of(error))
+
+
+async def on_http_error(request: Request, error: Exception) -> Response:
+    """Starlette's own: no such route, no such method."""
+    assert isinstance(error, HTTPException)
+    code = {404: "not_found", 405: "no_such_method"}.get(error.status_code, "invalid")
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return JSONResponse(error_body(code, message), status_code=error.status_code, headers=error.headers)
+
+
+async def on_crash(request: Request, error: Exception) -> Response:
+    """Anything else: the log gets the traceback, the caller an id to find it by."""
+    incident = secrets.token_hex(4)
+    log.error("%s %s failed, incident %s", request.method, request.url.path, incident)
+    hint = f"See incident {incident} in the daemon's log."
+    return JSONResponse(error_body("internal", "The daemon failed on this request", hint), status_code=500)
+
+
+# --- requests and answers --------------------------------------------------------------------
+
+
+async def body_of(request: Request) -> dict[str, Any]:
+    """The JSON object in the body. Raises `InputError` for anything else."""
+    try:
+        body = json.loads(await request.body() or b"{}")
+    except ValueError as error:
+        raise InputError(f"The body is not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise InputError("The body must be a JSON object")
+    return cast("dict[str, Any]", body)
+
+
+async def streamed(
+    items: AsyncIterator[Any], encode: Callable[[Any], bytes], encode_error: Callable[[AgentdError], bytes]
+) -> AsyncGenerator[bytes, None]:
+    """Encode `items` as they come. An error after the status line is told in the stream.
+
+    The source is closed with the stream: a client that hangs up leaves nothing running.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        if isinstance(items, AsyncGenerator):
+            await stack.enter_async_context(contextlib.aclosing(cast("AsyncGenerator[Any, None]", items)))
+        try:
+            async for item in items:
+                yield encode(item)
+        except AgentdError as error:
+            yield encode_error(error)
+
+
+def _id(request: Request) -> str:
+    return request.path_params["id"]
+
+
+def _text(body: dict[str, Any], name: str) -> str:
+    value = body.get(name) or ""
+    if not isinstance(value, str):
+        raise InputError(f"{name!r} must be a string, not {value!r}")
+    return value
+
+
+def _number(request: Request, name: str, default: int) -> int:
+    text = request.query_params.get(name, str(default))
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MAX_LINES):
+        raise InputError(f"{name!r} must be a whole number from 1 to {MAX_LINES}, not {text!r}")
+    return int(text)
+
+
+def _json(value: Any) -> Response:
+    return Response(dump(value), media_type="application/json")
+
+
+def _lines(views: AsyncIterator[Any]) -> Response:
+    def line(value: Any) -> bytes:
+        return dump(value).encode() + b"\n"
+
+    def error_line(error: AgentdError) -> bytes:
+        return line(error_body(error.code, error.message, error.hint))
+
+    return StreamingResponse(streamed(views, line, error_line), media_type="application/x-ndjson")

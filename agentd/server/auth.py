@@ -1,0 +1,304 @@
+"""The guard in front of every route, and the clock on every connection.
+
+`Guard` is pure ASGI and asks, in this order: a known Host? a known Origin? not too fast? a valid
+token? and only then reads the body: not too large, not too slow, not too deep. `Punctual` is a
+uvicorn protocol that hangs up on a client that does not finish its request headers.
+
+What this does not cover: TLS (put a reverse proxy in front of any bind address but loopback),
+many clients that each stay below the limits, and slow readers of large answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from agentd.errors import Unauthorized
+from agentd.server.ports import Caller, Role, Tokens
+
+__all__ = ["CALLER", "OPEN_PATHS", "Gate", "Guard", "Punctual", "Rate", "caller_of", "json_depth", "require"]
+
+log = logging.getLogger(__name__)
+
+CALLER = "agentd.caller"
+"""Where the guard leaves the `Caller` in the ASGI scope."""
+
+OPEN_PATHS = frozenset({"/health"})
+"""Answered without a token."""
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What the guard lets through. `hosts` are names without a port, `origins` are complete."""
+
+    hosts: frozenset[str] = frozenset(LOOPBACK)
+    origins: frozenset[str] = frozenset()
+    body_bytes: int = 4 * 1024 * 1024
+    body_seconds: float = 30.0
+    json_depth: int = 64
+    calls_per_second: float = 100.0
+    burst: int = 500
+
+    @classmethod
+    def around(cls, host: str, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> Gate:
+        """For a server bound to `host`: loopback, that address unless it is a wildcard, and `hosts`."""
+        bound = () if host in ("", "0.0.0.0", "::") else (f"[{host}]" if ":" in host else host,)
+        return cls(
+            hosts=frozenset(name.lower() for name in (*LOOPBACK, *bound, *hosts)),
+            origins=frozenset(origin.lower().rstrip("/") for origin in origins),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal(Exception):
+    """What the guard answers instead of the app."""
+
+    status: int
+    code: str
+    message: str
+    hint: str = ""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Rate:
+    """A token bucket for each client: `burst` at once, then `per_second`. Remembers the last 4,096."""
+
+    def __init__(self, per_second: float, burst: int) -> None:
+        self._per_second, self._burst = per_second, burst
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str, now: float | None = None) -> bool:
+        """Whether `client` may make one more call at monotonic time `now`."""
+        now = time.monotonic() if now is None else now
+        level, since = self._buckets.pop(client, (float(self._burst), now))
+        level = min(self._burst, level + (now - since) * self._per_second)
+        allowed = level >= 1
+        self._buckets[client] = (level - 1 if allowed else level, now)
+        if len(self._buckets) > 4096:
+            self._buckets.popitem(last=False)
+        return allowed
+
+
+class Guard:
+    """ASGI middleware; see the module's docstring."""
+
+    def __init__(self, app: ASGIApp, tokens: Tokens, gate: Gate | None = None) -> None:
+        self._app, self._tokens, self._gate = app, tokens, gate or Gate()
+        self._rate = Rate(self._gate.calls_per_second, self._gate.burst)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            headers = _headers(scope)
+            self._check_host(headers)
+            caller = self._check_token(scope, headers)
+            body = await _read_body(headers, receive, self._gate)
+        except Refusal as refusal:
+            log.info("refused %s %s: %s", scope["method"], scope["path"], refusal.message)
+            await _refuse(refusal, send)
+            return
+        except ClientGone:
+            return
+        await self._app({**scope, CALLER: caller}, _replay(body, receive), send)
+
+    def _check_host(self, headers: dict[bytes, list[bytes]]) -> None:
+        host = _single(headers, b"host").lower()
+        if _hostname(host) not in self._gate.hosts:
+            hint = "Add it to [server] hosts in agentd.toml."
+            raise Refusal(421, "misdirected", f"Host {host!r} is not served here", hint)
+        origin = _single(headers, b"origin").lower()
+        if origin and urlsplit(origin).netloc != host and origin not in self._gate.origins:
+            hint = "Add it to [server] origins in agentd.toml."
+            raise Refusal(403, "bad_origin", f"Origin {origin!r} is not allowed", hint)
+
+    def _check_token(self, scope: Scope, headers: dict[bytes, list[bytes]]) -> Caller | None:
+        scheme, _, bearer = _single(headers, b"authorization").partition(" ")
+        caller = self._tokens.check(bearer.strip()) if scheme.lower() == "bearer" and bearer else None
+        address = (scope.get("client") or ("",))[0]
+        if not self._rate.take(f"principal:{caller.principal}" if caller else f"address:{address}"):
+            raise Refusal(
+                429, "too_fast", "Too many requests", "Wait a second.", headers=((b"retry-after", b"1"),)
+            )
+        if caller is None and scope["path"] not in OPEN_PATHS:
+            raise Refusal(
+                401,
+                "unauthorized",
+                "The bearer token is missing, wrong or expired",
+                "Send 'Authorization: Bearer TOKEN'; the daemon's owner makes tokens.",
+                headers=((b"www-authenticate", b'Bearer realm="agentd"'),),
+            )
+        return caller
+
+
+class ClientGone(Exception):
+    """The client hung up while it was sending."""
+
+
+def caller_of(scope: Scope, surface: str, **changes: Any) -> Caller:
+    """Who the guard let in, as a caller through `surface`."""
+    caller: Caller | None = scope.get(CALLER)
+    if caller is None:
+        raise Unauthorized("The request carries no token")
+    return replace(caller, surface=surface, **changes)
+
+
+def require(caller: Caller, role: Role) -> Caller:
+    """Raises `Unauthorized` when the caller's role is below `role`."""
+    if not caller.may(role):
+        raise Unauthorized(
+            f"{caller.principal!r} has role {caller.role!r}, this needs {role!r}",
+            hint=f"Use a token with role {role!r}.",
+        )
+    return caller
+
+
+# --- the body --------------------------------------------------------------------------------
+
+
+async def _read_body(headers: dict[bytes, list[bytes]], receive: Receive, gate: Gate) -> bytes:
+    declared = _single(headers, b"content-length")
+    if declared.isdigit() and int(declared) > gate.body_bytes:
+        raise _too_large(gate)
+    try:
+        async with asyncio.timeout(gate.body_seconds):
+            body = await _collect(receive, gate)
+    except TimeoutError:
+        raise Refusal(408, "too_slow", f"The body took longer than {gate.body_seconds:g} s") from None
+    if json_depth(body, gate.json_depth) > gate.json_depth:
+        raise Refusal(400, "too_deep", f"The JSON is nested deeper than {gate.json_depth} levels")
+    return body
+
+
+async def _collect(receive: Receive, gate: Gate) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > gate.body_bytes:
+            raise _too_large(gate)
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _too_large(gate: Gate) -> Refusal:
+    hint = "Name a file instead of sending it."
+    return Refusal(413, "too_large", f"The body is larger than {gate.body_bytes} bytes", hint)
+
+
+_STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = bytes.maketrans(b"[{]}", b"\x02\x02\x00\x00")
+
+
+def json_depth(body: bytes, enough: int = 0) -> int:
+    """How deep the brackets in `body` nest, without parsing it; 0 when there are at most `enough` of them."""
+    if body.count(b"[") + body.count(b"{") <= enough:
+        return 0
+    steps = _STRING.sub(b"", body).translate(_STEPS, _NOT_BRACKETS)
+    return max(accumulate(step - 1 for step in steps), default=0)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Hand the app the body that has been read, then whatever comes next (a disconnect)."""
+    first: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return first.pop() if first else await receive()
+
+    return replay
+
+
+# --- headers and refusals --------------------------------------------------------------------
+
+
+def _headers(scope: Scope) -> dict[bytes, list[bytes]]:
+    headers: dict[bytes, list[bytes]] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name, []).append(value)
+    return headers
+
+
+def _single(headers: dict[bytes, list[bytes]], name: bytes) -> str:
+    """The header's value, "" when absent. Two of them would be read differently by different parties."""
+    values = headers.get(name, [])
+    if len(values) > 1:
+        raise Refusal(400, "invalid", f"The header {name.decode()!r} comes more than once")
+    return values[0].decode("latin-1") if values else ""
+
+
+def _hostname(host: str) -> str:
+    name, _, port = host.rpartition(":")
+    return name if name and port.isdigit() else host
+
+
+async def _refuse(refusal: Refusal, send: Send) -> None:
+    error = {"code": refusal.code, "message": refusal.message, "hint": refusal.hint}
+    body = json.dumps({"error": error}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        # The rest of the body has not been read: the connection cannot be used again.
+        (b"connection", b"close"),
+        *refusal.headers,
+    ]
+    await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+# --- the connection --------------------------------------------------------------------------
+
+
+class Punctual(HttpToolsProtocol):
+    """uvicorn's HTTP protocol with a deadline and a size limit for request headers, which it lacks."""
+
+    header_seconds = 10.0
+    header_bytes = 64 * 1024
+
+    _deadline: asyncio.TimerHandle | None = None
+    _waited_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_for_headers(0)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is None or self.cycle.response_complete:  # pyright: ignore[reportUnnecessaryComparison]
+            self._wait_for_headers(len(data))
+        else:
+            self._stop_waiting()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait_for_headers(self, n: int) -> None:
+        self._waited_bytes += n
+        if self._waited_bytes > self.header_bytes:
+            self.transport.abort()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(self.header_seconds, self.transport.abort)
+
+    def _stop_waiting(self) -> None:
+        self._waited_bytes = 0
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None

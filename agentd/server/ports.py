@@ -1,0 +1,134 @@
+"""What the server needs from the kernel, and nothing else.
+
+The server holds no state and takes no decisions about calls: it authenticates, translates and
+streams. Whatever satisfies `Kernel` can be served, the real one or a test's.
+Reads are plain methods; what may wait or change something is a coroutine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from pydantic import BaseModel
+
+from agentd import sdk
+
+__all__ = [
+    "Approvals",
+    "Caller",
+    "Calls",
+    "Jobs",
+    "Journal",
+    "Kernel",
+    "Ledger",
+    "Role",
+    "Runs",
+    "Tokens",
+    "Verdict",
+    "role_for",
+]
+
+Role = Literal["view", "operate", "approve", "admin"]
+Verdict = Literal["approve", "deny"]
+
+_RANK: Mapping[Role, int] = {"view": 0, "operate": 1, "approve": 2, "admin": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, through which surface, and from which folder relative paths are read."""
+
+    principal: str
+    role: Role
+    surface: str
+    cwd: Path
+    is_agent: bool
+
+    def may(self, role: Role) -> bool:
+        """Each role includes the ones below it: view < operate < approve < admin."""
+        return _RANK[self.role] >= _RANK[role]
+
+
+def role_for(tool: sdk.Tool) -> Role:
+    """Looking asks for `view`, everything else for `operate`."""
+    return "view" if tool.read_only else "operate"
+
+
+class Calls(Protocol):
+    @property
+    def tools(self) -> Mapping[str, sdk.Tool]: ...
+    async def call(self, name: str, arguments: dict[str, Any], caller: Caller, *, key: str = "") -> BaseModel:
+        """Answers within about two seconds; launching tools answer with a `JobView`. Raises `AgentdError`."""
+        ...
+
+
+class Jobs(sdk.Jobs, Protocol):
+    def follow(self, job_id: str) -> AsyncIterator[sdk.JobView]:
+        """The job now and after each change, until it has ended. Raises `NotFound`."""
+        ...
+
+
+class Runs(Protocol):
+    def view(self, run_id: str) -> dict[str, Any]: ...
+    def list(self, *, limit: int = 50) -> Sequence[dict[str, Any]]: ...
+    def follow(self, run_id: str) -> AsyncIterator[dict[str, Any]]: ...
+    async def stop(self, run_id: str) -> dict[str, Any]: ...
+    async def resume(self, run_id: str) -> dict[str, Any]: ...
+
+
+class Approvals(Protocol):
+    def list(self) -> Sequence[BaseModel]: ...
+    def get(self, approval_id: str) -> BaseModel: ...
+    async def decide(self, approval_id: str, verdict: Verdict, by: Caller, reason: str) -> BaseModel: ...
+
+
+class Ledger(Protocol):
+    def summary(self) -> Mapping[str, Any]: ...
+
+
+class Journal(Protocol):
+    def tail(self, n: int) -> Sequence[Mapping[str, Any]]: ...
+    def verify(self) -> Mapping[str, Any]: ...
+
+
+class Tokens(Protocol):
+    def check(self, bearer: str) -> Caller | None:
+        """Whose token this is; None for one that is unknown, revoked or expired."""
+        ...
+
+
+class Kernel(Protocol):
+    @property
+    def version(self) -> str: ...
+    @property
+    def state_dir(self) -> Path: ...
+    @property
+    def calls(self) -> Calls: ...
+    @property
+    def jobs(self) -> Jobs: ...
+    @property
+    def runs(self) -> Runs: ...
+    @property
+    def approvals(self) -> Approvals: ...
+    @property
+    def catalog(self) -> sdk.Catalog: ...
+    @property
+    def reports(self) -> sdk.Reports: ...
+    @property
+    def artifacts(self) -> sdk.Artifacts: ...
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def journal(self) -> Journal: ...
+    @property
+    def tokens(self) -> Tokens: ...
+    async def gateway_complete(self, body: dict[str, Any], caller: Caller) -> dict[str, Any]:
+        """Answer one OpenAI chat request. Raises `AgentdError`."""
+        ...
+
+    def gateway_stream(self, body: dict[str, Any], caller: Caller) -> AsyncIterator[bytes]:
+        """The same as server-sent events, as they go over the wire. May raise before the first chunk."""
+        ...

@@ -1,0 +1,53 @@
+"""What every HTTP surface shares: JSON out, and the error tree as statuses."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import BaseModel
+
+from agentd.errors import (
+    AgentdError,
+    Busy,
+    Conflict,
+    DataError,
+    Denied,
+    InputError,
+    NotFound,
+    OverBudget,
+    Unauthorized,
+    Unavailable,
+)
+
+__all__ = ["STATUS", "dump", "error_body", "status_of"]
+
+STATUS: dict[type[AgentdError], int] = {
+    NotFound: 404,
+    DataError: 422,
+    Conflict: 409,
+    InputError: 400,
+    Denied: 403,
+    OverBudget: 402,
+    Unauthorized: 403,  # known but too weak: a missing or wrong token ends at the guard with 401
+    Unavailable: 503,
+    Busy: 503,
+}
+
+
+def status_of(error: AgentdError) -> int:
+    """The HTTP status of the nearest class in `STATUS`."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def error_body(code: str, message: str, hint: str = "") -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, "hint": hint}}
+
+
+def dump(value: Any) -> str:
+    """Compact JSON of plain data, pydantic models and paths, mixed as they come."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)

@@ -1,0 +1,137 @@
+"""Rows of jobs, and of the attempts to run them. Which state may follow which is not known here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from agentd.ids import new_id
+from agentd.sdk import JobState, Quote
+from agentd.store.database import Row, Store, loads
+
+__all__ = ["AttemptRow", "JobRow", "JobTable"]
+
+ENDED = ("succeeded", "failed", "cancelled", "lost", "timed_out")
+
+
+class JobRow(BaseModel):
+    """One job as stored. `launch` is the whole launch as JSON, None for a call made in the daemon."""
+
+    id: str
+    tool: str
+    title: str
+    state: JobState
+    reason: str
+    principal: str
+    surface: str
+    cwd: Path
+    arguments: dict[str, Any]
+    launch: dict[str, Any] | None
+    quote: Quote
+    digest: str
+    decided_by: str | None
+    result: dict[str, Any] | None
+    micro_usd: int | None
+    timing_key: str
+    serves: list[str] | None
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def is_service(self) -> bool:
+        return self.serves is not None
+
+
+class AttemptRow(BaseModel):
+    """One try at running a job. `folder` holds its spec, output and logs."""
+
+    id: str
+    job: str
+    folder: Path
+    port: int | None
+    created_at: float
+    ended_at: float | None
+    outcome: str | None
+
+
+class JobTable:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def add(self, **columns: Any) -> JobRow:
+        row: Row = {"id": new_id("job"), "created_at": self._store.now(), **columns}
+        self._store.insert("jobs", row)
+        found = self.find(row["id"])
+        assert found is not None
+        return found
+
+    def find(self, job_id: str) -> JobRow | None:
+        row = self._store.row("SELECT * FROM jobs WHERE id = ?", [job_id])
+        return _job(row) if row else None
+
+    def update(self, job_id: str, **changes: Any) -> None:
+        self._store.update("jobs", job_id, **changes)
+
+    def move(self, job_id: str, state: str, new: str, **changes: Any) -> bool:
+        """Set the state to `new` only if it still is `state`; tells whether it was."""
+        with self._store.transaction():
+            if self._store.value("SELECT state FROM jobs WHERE id = ?", [job_id]) != state:
+                return False
+            self._store.update("jobs", job_id, state=new, **changes)
+            return True
+
+    def list(self, *, state: str | None = None, limit: int = 50) -> list[JobRow]:
+        """Newest first; `state` may be one state, "live" for all that have not ended."""
+        where, parameters = "", list[Any]()
+        if state == "live":
+            marks = ", ".join("?" for _ in ENDED)
+            where, parameters = f"WHERE state NOT IN ({marks})", [*ENDED]
+        elif state:
+            where, parameters = "WHERE state = ?", [state]
+        rows = self._store.rows(
+            f"SELECT * FROM jobs {where} ORDER BY created_at DESC, id DESC LIMIT ?", [*parameters, limit]
+        )
+        return [_job(row) for row in rows]
+
+    def ids(self) -> list[str]:
+        return [row["id"] for row in self._store.rows("SELECT id FROM jobs ORDER BY created_at DESC LIMIT 500")]
+
+    def seconds_of(self, tool: str, key: str) -> list[float]:
+        """Wall times of succeeded jobs of the kind, oldest first."""
+        rows = self._store.rows(
+            "SELECT ended_at - started_at AS seconds FROM jobs WHERE tool = ? AND timing_key = ?"
+            " AND state = 'succeeded' AND started_at IS NOT NULL ORDER BY ended_at",
+            [tool, key],
+        )
+        return [row["seconds"] for row in rows]
+
+    def add_attempt(self, attempt_id: str, job_id: str, folder: Path, port: int | None) -> AttemptRow:
+        self._store.insert(
+            "attempts",
+            {"id": attempt_id, "job": job_id, "folder": str(folder), "port": port, "created_at": self._store.now()},
+        )
+        found = self.attempt_of(job_id)
+        assert found is not None
+        return found
+
+    def attempt_of(self, job_id: str) -> AttemptRow | None:
+        """The newest attempt."""
+        row = self._store.row(
+            "SELECT * FROM attempts WHERE job = ? ORDER BY created_at DESC, id DESC LIMIT 1", [job_id]
+        )
+        return AttemptRow(**row) if row else None
+
+    def end_attempt(self, attempt_id: str, outcome: str) -> None:
+        self._store.update("attempts", attempt_id, ended_at=self._store.now(), outcome=outcome)
+
+
+def _job(row: Row) -> JobRow:
+    parsed = {name: loads(row[name]) for name in ("arguments", "launch", "quote", "result", "serves")}
+    return JobRow(**{**row, **parsed})

@@ -1,0 +1,95 @@
+"""Runs of plans and their steps, as stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from agentd.ids import new_id
+from agentd.store.database import Row, Store, dumps, loads
+
+__all__ = ["RunRow", "RunTable", "StepRow"]
+
+
+class RunRow(BaseModel):
+    """One run; `source` is the plan's whole text, so that it resumes as it began."""
+
+    id: str
+    plan: str
+    source: str
+    params: dict[str, Any]
+    state: str
+    reason: str
+    principal: str
+    surface: str
+    cwd: Path
+    created_at: float
+    ended_at: float | None
+
+
+class StepRow(BaseModel):
+    """One step of a run: pending steps have no row."""
+
+    run: str
+    step: str
+    state: str
+    job: str | None
+    arguments: dict[str, Any] | None
+    result: dict[str, Any] | None
+    reason: str
+    started_at: float | None
+    ended_at: float | None
+
+
+class RunTable:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def add(self, **columns: Any) -> RunRow:
+        row: Row = {"id": new_id("run"), "state": "running", "created_at": self._store.now(), **columns}
+        self._store.insert("runs", row)
+        found = self.find(row["id"])
+        assert found is not None
+        return found
+
+    def find(self, run_id: str) -> RunRow | None:
+        row = self._store.row("SELECT * FROM runs WHERE id = ?", [run_id])
+        return _run(row) if row else None
+
+    def list(self, *, state: str | None = None, limit: int = 50) -> list[RunRow]:
+        rows = self._store.rows(
+            "SELECT * FROM runs WHERE ?1 IS NULL OR state = ?1 ORDER BY created_at DESC, id DESC LIMIT ?2",
+            [state, limit],
+        )
+        return [_run(row) for row in rows]
+
+    def end(self, run_id: str, state: str, reason: str = "") -> None:
+        self._store.update("runs", run_id, state=state, reason=reason, ended_at=self._store.now())
+
+    def reopen(self, run_id: str) -> None:
+        """Make a run that ended early running again; its failed steps are forgotten, finished ones stay."""
+        self._store.update("runs", run_id, state="running", reason="", ended_at=None)
+        self._store.change("DELETE FROM steps WHERE run = ? AND state != 'succeeded'", [run_id])
+
+    def steps(self, run_id: str) -> dict[str, StepRow]:
+        rows = self._store.rows("SELECT * FROM steps WHERE run = ? ORDER BY started_at", [run_id])
+        return {row["step"]: _step(row) for row in rows}
+
+    def put_step(self, run_id: str, step: str, **columns: Any) -> None:
+        """Insert the step, or change the columns of one that is there."""
+        if self._store.row("SELECT 1 FROM steps WHERE run = ? AND step = ?", [run_id, step]) is None:
+            self._store.insert("steps", {"run": run_id, "step": step, **columns})
+            return
+        values = [dumps(v) if isinstance(v, (dict, list)) else v for v in columns.values()]
+        names = ", ".join(f"{name} = ?" for name in columns)
+        self._store.change(f"UPDATE steps SET {names} WHERE run = ? AND step = ?", [*values, run_id, step])
+
+
+def _run(row: Row) -> RunRow:
+    return RunRow(**{**row, "params": loads(row["params"])})
+
+
+def _step(row: Row) -> StepRow:
+    return StepRow(**{**row, "arguments": loads(row["arguments"]), "result": loads(row["result"])})

@@ -1,0 +1,182 @@
+"""The tables, as sqlite-utils migrations. Released migrations are never edited: add another one.
+
+Times are seconds since the epoch (REAL), money is integer micro-USD, structured values are
+canonical JSON in TEXT.
+"""
+
+from __future__ import annotations
+
+from sqlite_utils import Database, Migrations
+
+__all__ = ["migrations"]
+
+migrations = Migrations("agentd")
+
+
+@migrations()
+def first(db: Database) -> None:
+    for statement in _FIRST.split(";\n"):
+        if statement.strip():
+            db.conn.execute(statement)
+
+
+_FIRST = """
+CREATE TABLE journal (
+    seq INTEGER PRIMARY KEY,
+    at REAL NOT NULL,
+    kind TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    data TEXT NOT NULL,
+    previous TEXT NOT NULL,
+    hash TEXT NOT NULL
+) STRICT;
+CREATE INDEX journal_subject ON journal (subject);
+CREATE TABLE jobs (
+    id TEXT PRIMARY KEY,
+    tool TEXT NOT NULL,
+    title TEXT NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    principal TEXT NOT NULL,
+    surface TEXT NOT NULL,
+    cwd TEXT NOT NULL,
+    arguments TEXT NOT NULL,
+    launch TEXT,
+    quote TEXT NOT NULL,
+    digest TEXT NOT NULL DEFAULT '',
+    decided_by TEXT,
+    result TEXT,
+    micro_usd INTEGER,
+    timing_key TEXT NOT NULL DEFAULT '',
+    serves TEXT,
+    created_at REAL NOT NULL,
+    started_at REAL,
+    ended_at REAL
+) STRICT;
+CREATE INDEX jobs_state ON jobs (state);
+CREATE INDEX jobs_timing ON jobs (tool, timing_key);
+CREATE TABLE attempts (
+    id TEXT PRIMARY KEY,
+    job TEXT NOT NULL REFERENCES jobs (id),
+    folder TEXT NOT NULL,
+    port INTEGER,
+    created_at REAL NOT NULL,
+    ended_at REAL,
+    outcome TEXT
+) STRICT;
+CREATE INDEX attempts_job ON attempts (job);
+CREATE TABLE approvals (
+    id TEXT PRIMARY KEY,
+    job TEXT NOT NULL REFERENCES jobs (id),
+    action TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    facts TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('pending', 'approved', 'denied', 'expired', 'consumed')),
+    requested_by TEXT NOT NULL,
+    rule TEXT NOT NULL,
+    decided_by TEXT,
+    reason TEXT NOT NULL DEFAULT '',
+    created_at REAL NOT NULL,
+    expires_at REAL NOT NULL,
+    decided_at REAL
+) STRICT;
+CREATE INDEX approvals_state ON approvals (state);
+CREATE INDEX approvals_digest ON approvals (digest);
+CREATE TABLE ledger (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('job', 'tokens')),
+    subject TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    reserved INTEGER NOT NULL CHECK (reserved >= 0),
+    settled INTEGER CHECK (settled >= 0),
+    at REAL NOT NULL,
+    settled_at REAL
+) STRICT;
+CREATE INDEX ledger_at ON ledger (at);
+CREATE TABLE keys (
+    principal TEXT NOT NULL,
+    key TEXT NOT NULL,
+    call TEXT NOT NULL,
+    job TEXT,
+    at REAL NOT NULL,
+    PRIMARY KEY (principal, key)
+) STRICT;
+CREATE TABLE models (
+    name TEXT PRIMARY KEY,
+    entry TEXT NOT NULL,
+    at REAL NOT NULL
+) STRICT;
+CREATE TABLE aliases (
+    name TEXT PRIMARY KEY,
+    weights TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    at REAL NOT NULL
+) STRICT;
+CREATE TABLE artifacts (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    path TEXT NOT NULL,
+    size_bytes INTEGER NOT NULL,
+    meta TEXT NOT NULL,
+    parents TEXT NOT NULL,
+    at REAL NOT NULL
+) STRICT;
+CREATE INDEX artifacts_name ON artifacts (kind, name);
+CREATE TABLE reports (
+    id TEXT PRIMARY KEY,
+    suite TEXT NOT NULL,
+    model TEXT NOT NULL,
+    label TEXT NOT NULL,
+    report TEXT NOT NULL,
+    at REAL NOT NULL
+) STRICT;
+CREATE TABLE runs (
+    id TEXT PRIMARY KEY,
+    plan TEXT NOT NULL,
+    source TEXT NOT NULL,
+    params TEXT NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT NOT NULL DEFAULT '',
+    principal TEXT NOT NULL,
+    surface TEXT NOT NULL,
+    cwd TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    ended_at REAL
+) STRICT;
+CREATE TABLE steps (
+    run TEXT NOT NULL REFERENCES runs (id),
+    step TEXT NOT NULL,
+    state TEXT NOT NULL,
+    job TEXT,
+    arguments TEXT,
+    result TEXT,
+    reason TEXT NOT NULL DEFAULT '',
+    started_at REAL,
+    ended_at REAL,
+    PRIMARY KEY (run, step)
+) STRICT;
+CREATE TABLE requests (
+    id TEXT PRIMARY KEY,
+    asked TEXT NOT NULL,
+    model TEXT NOT NULL,
+    why TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    status TEXT NOT NULL,
+    input_tokens INTEGER NOT NULL DEFAULT 0,
+    output_tokens INTEGER NOT NULL DEFAULT 0,
+    micro_usd INTEGER NOT NULL DEFAULT 0,
+    seconds REAL NOT NULL DEFAULT 0,
+    at REAL NOT NULL
+) STRICT;
+CREATE TABLE tokens (
+    hash TEXT PRIMARY KEY,
+    principal TEXT NOT NULL,
+    role TEXT NOT NULL,
+    note TEXT NOT NULL,
+    created_at REAL NOT NULL,
+    expires_at REAL
+) STRICT
+"""
