@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 from agentd.errors import InputError, NotFound
-from agentd.sdk import Alias, Model
+from agentd.sdk import Alias, ChatResult, Model
 from agentd.store.catalog import CatalogTable
 from agentd.store.journal import Journal
 
-__all__ = ["Catalog"]
+__all__ = ["Ask", "Catalog", "PrincipalCatalog"]
+
+
+class Ask(Protocol):
+    """One chat request, metered."""
+
+    def __call__(
+        self, model: str, messages: Sequence[Mapping[str, Any]], principal: str, **options: Any
+    ) -> Awaitable[ChatResult]: ...
 
 
 class Catalog:
@@ -74,3 +83,16 @@ class Catalog:
         share = f" with weight {alias.weights[chosen] / total:.0%}" if len(alias.weights) > 1 else ""
         because = f" ({alias.reason})" if alias.reason else ""
         return self.get(chosen), f"alias {name!r} points at {chosen!r}{share}{because}"
+
+
+class PrincipalCatalog:
+    """The catalog as one principal uses it: chat requests are theirs."""
+
+    def __init__(self, catalog: Catalog, ask: Ask, principal: str) -> None:
+        self._catalog, self._ask, self._principal = catalog, ask, principal
+        self.get, self.list, self.put = catalog.get, catalog.list, catalog.put
+        self.alias, self.aliases, self.set_alias = catalog.alias, catalog.aliases, catalog.set_alias
+
+    async def chat(self, model: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> ChatResult:
+        """Ask a model or alias. `options` go to the endpoint as they are."""
+        return await self._ask(model, messages, self._principal, **options)

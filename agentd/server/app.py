@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 
 import uvicorn
 from starlette.applications import Starlette
@@ -33,7 +33,7 @@ def create_app(
     mcp = McpEndpoint(mcp_server(kernel))
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
         async with mcp.run():
             yield
 

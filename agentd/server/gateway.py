@@ -34,14 +34,14 @@ def gateway_routes(kernel: Kernel) -> list[Route]:
     """``POST /v1/chat/completions`` and ``GET /v1/models``."""
 
     async def models(request: Request) -> Response:
-        require(caller_of(request.scope, "gateway"), "view")
+        require(caller_of(request.scope, "gateway"), "infer")
         named = [(model.name, model.kind) for model in kernel.catalog.list()]
         named += [(alias.name, "alias") for alias in kernel.catalog.aliases()]
         data = [{"id": name, "object": "model", "created": 0, "owned_by": kind} for name, kind in named]
         return JSONResponse({"object": "list", "data": data})
 
     async def chat(request: Request) -> Response:
-        caller = require(caller_of(request.scope, "gateway"), "operate")
+        caller = require(caller_of(request.scope, "gateway"), "infer")
         body = _checked(await body_of(request))
         if not body.get("stream"):
             return Response(dump(await kernel.gateway_complete(body, caller)), media_type="application/json")

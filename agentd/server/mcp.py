@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ class McpEndpoint:
         self._stream = StreamableHTTPSessionManager(server, stateless=True)
 
     @contextlib.asynccontextmanager
-    async def run(self) -> AsyncIterator[None]:
+    async def run(self) -> AsyncGenerator[None, None]:
         async with self._json.run(), self._stream.run():
             yield
 
@@ -149,7 +149,7 @@ class _Handlers:
         return _tool_result(result)
 
     @contextlib.asynccontextmanager
-    async def _reporting(self, ctx: Context, arguments: Mapping[str, Any]) -> AsyncIterator[None]:
+    async def _reporting(self, ctx: Context, arguments: Mapping[str, Any]) -> AsyncGenerator[None, None]:
         """While a call about a job goes on, pass the job's progress to a client that asked for it."""
         job_id = arguments.get("job_id")
         if not isinstance(job_id, str) or not ctx.meta or ctx.meta.get("progress_token") is None:

@@ -8,13 +8,14 @@ Reads are plain methods; what may wait or change something is a coroutine.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
 from agentd import sdk
+from agentd.policy.callers import Caller
+from agentd.store.tokens import Role
 
 __all__ = [
     "Approvals",
@@ -31,26 +32,7 @@ __all__ = [
     "role_for",
 ]
 
-Role = Literal["view", "operate", "approve", "admin"]
 Verdict = Literal["approve", "deny"]
-
-_RANK: Mapping[Role, int] = {"view": 0, "operate": 1, "approve": 2, "admin": 3}
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who asks, through which surface, and from which folder relative paths are read."""
-
-    principal: str
-    role: Role
-    surface: str
-    cwd: Path
-    is_agent: bool
-
-    def may(self, role: Role) -> bool:
-        """Each role includes the ones below it: view < operate < approve < admin."""
-        return _RANK[self.role] >= _RANK[role]
-
 
 def role_for(tool: sdk.Tool) -> Role:
     """Looking asks for `view`, everything else for `operate`."""

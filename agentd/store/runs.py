@@ -70,8 +70,12 @@ class RunTable:
 
     def reopen(self, run_id: str) -> None:
         """Make a run that ended early running again; its failed steps are forgotten, finished ones stay."""
-        self._store.update("runs", run_id, state="running", reason="", ended_at=None)
-        self._store.change("DELETE FROM steps WHERE run = ? AND state != 'succeeded'", [run_id])
+        with self._store.transaction():
+            self._store.update("runs", run_id, state="running", reason="", ended_at=None)
+            for row in self._store.rows("SELECT step FROM steps WHERE run = ? AND state != 'succeeded'", [run_id]):
+                key = f"{run_id}/{row['step']}"
+                self._store.change("DELETE FROM keys WHERE key = ? OR key LIKE ? || '/%'", [key, key])
+            self._store.change("DELETE FROM steps WHERE run = ? AND state != 'succeeded'", [run_id])
 
     def steps(self, run_id: str) -> dict[str, StepRow]:
         rows = self._store.rows("SELECT * FROM steps WHERE run = ? ORDER BY started_at", [run_id])

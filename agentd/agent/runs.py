@@ -1,0 +1,293 @@
+"""Carry a plan out, step by step, so that it survives a restart.
+
+What is durable: the plan's text, and each step's job and result. Each call carries an idempotency
+key made of run and step, so a step that was started before a crash is found again, not started
+twice. Steps whose dependencies are done go ahead together; a step whose condition does not hold is
+skipped, and so are those that need it. The first failure stops new steps from starting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from agentd.agent import plans
+from agentd.agent.plans import Plan, Step
+from agentd.errors import AgentdError, Conflict, NotFound, Unavailable
+from agentd.policy.callers import Caller
+from agentd.sdk import JobView, Tool
+from agentd.signals import Changes
+from agentd.store.journal import Journal
+from agentd.store.runs import RunRow, RunTable, StepRow
+
+__all__ = ["Runs"]
+
+log = logging.getLogger(__name__)
+STARTING_PATIENCE_S = 600.0  # how long a step waits for a part that is still starting
+
+
+class Calling(Protocol):
+    """The one way a tool is called."""
+
+    @property
+    def tools(self) -> Mapping[str, Tool]: ...
+    async def call(self, name: str, arguments: dict[str, Any], caller: Caller, *, key: str = "") -> BaseModel: ...
+
+
+class Waiting(Protocol):
+    """What runs need of jobs."""
+
+    def get(self, job_id: str) -> JobView: ...
+    async def settled(self, job_id: str) -> JobView: ...
+    async def cancel(self, job_id: str) -> JobView: ...
+
+
+class StepFailed(Exception):
+    """A step ended without a result; the message is what the run is told."""
+
+
+class Runs:
+    """All runs of this daemon."""
+
+    def __init__(self, table: RunTable, calls: Calling, jobs: Waiting, journal: Journal, changes: Changes) -> None:
+        self._table, self._calls, self._jobs = table, calls, jobs
+        self._journal, self._changes = journal, changes
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    # --- from outside -----------------------------------------------------------------------
+
+    def start(self, path: Path, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+        """Check the plan in `path` and start a run of it. Raises `DataError` before anything starts."""
+        plan = plans.with_params(plans.load_plan(path), params)
+        plans.check(plan, self._calls.tools, path)
+        run = self._table.add(
+            plan=plan.plan, source=path.read_text(encoding="utf-8"), params=plan.params,
+            principal=caller.principal, surface=caller.surface, cwd=str(caller.cwd),
+        )  # fmt: skip
+        self._journal.append("run.started", run.id, caller.principal, plan=plan.plan, params=plan.params)
+        self._drive(run)
+        return self.view(run.id)
+
+    def recover(self) -> None:
+        """Go on with the runs that were under way when the daemon ended."""
+        for run in self._table.list(state="running", limit=1000):
+            self._drive(run)
+
+    async def stop(self, run_id: str) -> dict[str, Any]:
+        """End a run: its pending jobs are cancelled, finished steps stay. `resume` takes it up again."""
+        run = self._get(run_id)
+        if run.state != "running":
+            raise Conflict(f"Run {run_id!r} has already {run.state}")
+        task = self._tasks.get(run_id)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        for step in self._table.steps(run_id).values():
+            if step.state == "running" and step.job:
+                await self._jobs.cancel(step.job)
+                self._table.put_step(run_id, step.step, state="stopped")
+        self._end(run_id, "stopped", "stopped by request")
+        return self.view(run_id)
+
+    async def resume(self, run_id: str) -> dict[str, Any]:
+        """Go on with a run that failed or was stopped, from the steps that have not succeeded."""
+        run = self._get(run_id)
+        if run.state in ("running", "succeeded"):
+            raise Conflict(f"Run {run_id!r} is {run.state}", hint="Only failed and stopped runs can be resumed")
+        self._table.reopen(run_id)
+        self._journal.append("run.resumed", run_id, run.principal)
+        self._drive(self._get(run_id))
+        return self.view(run_id)
+
+    def view(self, run_id: str) -> dict[str, Any]:
+        """The run and every step of it, with the progress of those that are running."""
+        run = self._get(run_id)
+        plan, done = _plan_of(run), self._table.steps(run_id)
+        return {
+            **run.model_dump(mode="json", exclude={"source"}),
+            "goal": plan.goal,
+            "steps": [self._step_view(step, done.get(step.id)) for step in plan.steps],
+        }
+
+    def list(self, *, limit: int = 50) -> list[dict[str, Any]]:
+        return [run.model_dump(mode="json", exclude={"source"}) for run in self._table.list(limit=limit)]
+
+    def ids(self) -> list[str]:
+        return [run.id for run in self._table.list(limit=500)]
+
+    async def follow(self, run_id: str) -> AsyncIterator[dict[str, Any]]:
+        """The run now and after each change, until it has ended."""
+        version = -1
+        while True:
+            version, view = self._changes.version, self.view(run_id)
+            yield view
+            if view["state"] != "running":
+                return
+            await self._changes.after(version)
+
+    async def aclose(self) -> None:
+        """Stop driving; what is under way is durable and is taken up at the next start."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- one run ----------------------------------------------------------------------------
+
+    def _drive(self, run: RunRow) -> None:
+        task = asyncio.create_task(self._carry_out(run), name=run.id)
+        self._tasks[run.id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(run.id, None))
+
+    async def _carry_out(self, run: RunRow) -> None:
+        try:
+            failed = await _Execution(run, self._table, self._calls, self._jobs, self._changes).run()
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("run %s broke", run.id)
+            failed = "an internal error; the daemon's log has the details"
+        self._end(run.id, "failed" if failed else "succeeded", failed)
+
+    def _end(self, run_id: str, state: str, reason: str) -> None:
+        self._table.end(run_id, state, reason)
+        self._journal.append(f"run.{state}", run_id, "daemon", reason=reason)
+        self._changes.announce()
+
+    def _get(self, run_id: str) -> RunRow:
+        run = self._table.find(run_id)
+        if run is None:
+            raise NotFound("run", run_id, self.ids())
+        return run
+
+    def _step_view(self, step: Step, row: StepRow | None) -> dict[str, Any]:
+        view: dict[str, Any] = {"id": step.id, "title": step.title or step.id, "tool": step.tool, "state": "pending"}
+        if row is not None:
+            view |= row.model_dump(mode="json", exclude={"run", "step"})
+            if row.state == "running" and row.job:
+                view["job_view"] = self._jobs.get(row.job).model_dump(mode="json")
+        return view
+
+
+class _Execution:
+    """One pass over a plan: what is done is read from the store, the rest is carried out."""
+
+    def __init__(self, run: RunRow, table: RunTable, calls: Calling, jobs: Waiting, changes: Changes) -> None:
+        self._run, self._plan = run, _plan_of(run)
+        self._table, self._calls, self._jobs, self._changes = table, calls, jobs, changes
+        self._caller = Caller(run.principal, "operate", run.surface, run.cwd, is_agent=True)
+        self._results: dict[str, Any] = {"params": run.params}
+        self._skipped: set[str] = set()
+
+    async def run(self) -> str:
+        """Carry out what is left; returns why it failed, or an empty string."""
+        for name, row in self._table.steps(self._run.id).items():
+            if row.state == "succeeded":
+                self._results[name] = row.result
+            elif row.state == "skipped":
+                self._skipped.add(name)
+        under_way: dict[asyncio.Task[None], Step] = {}
+        failed = ""
+        try:
+            while True:
+                for step in self._ready(set(s.id for s in under_way.values())) if not failed else ():
+                    under_way[asyncio.create_task(self._step(step))] = step
+                if not under_way:
+                    return failed
+                done, _ = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    step = under_way.pop(task)
+                    failed = failed or self._outcome(step, task)
+        finally:
+            for task in under_way:
+                task.cancel()
+
+    def _ready(self, under_way: set[str]) -> list[Step]:
+        """Steps that can start now; those whose condition or dependency rules them out are skipped on the way."""
+        ready: list[Step] = []
+        changed = True
+        while changed:
+            changed = False
+            for step in self._plan.steps:
+                if step.id in self._results or step.id in self._skipped or step.id in under_way or step in ready:
+                    continue
+                needs = step.dependencies()
+                if needs & self._skipped:
+                    self._skip(step, f"{', '.join(sorted(needs & self._skipped))} was skipped")
+                    changed = True
+                elif needs <= self._results.keys():
+                    if plans.holds(step.when, self._results):
+                        ready.append(step)
+                    else:
+                        self._skip(step, f"{step.when} does not hold")
+                        changed = True
+        return ready
+
+    def _skip(self, step: Step, reason: str) -> None:
+        self._skipped.add(step.id)
+        self._put(step, state="skipped", reason=reason, started_at=time.time(), ended_at=time.time())
+
+    def _outcome(self, step: Step, task: asyncio.Task[None]) -> str:
+        error = task.exception()
+        if error is None:
+            return ""
+        if not isinstance(error, (AgentdError, StepFailed)):
+            raise error
+        self._put(step, state="failed", reason=str(error), ended_at=time.time())
+        return f"step {step.id!r}: {error}"
+
+    async def _step(self, step: Step) -> None:
+        self._put(step, state="running", started_at=time.time(), reason="")
+        if step.each is None:
+            result = await self._one(step, self._results, f"{self._run.id}/{step.id}")
+        else:
+            items = plans.fill(step.each, self._results)
+            if not isinstance(items, list):
+                raise StepFailed(f"'each' should be a list, and is {items!r}")
+            result = {"items": []}
+            for index, item in enumerate(items):
+                one = await self._one(step, {**self._results, "item": item}, f"{self._run.id}/{step.id}/{index}")
+                result["items"].append(one)
+                self._put(step, reason=f"{index + 1} of {len(items)}")
+        self._results[step.id] = result
+        self._put(step, state="succeeded", result=result, reason="", ended_at=time.time())
+
+    async def _one(self, step: Step, results: Mapping[str, Any], key: str) -> dict[str, Any]:
+        arguments = plans.fill(step.args, results)
+        answer = await self._patiently(step, lambda: self._calls.call(step.tool, arguments, self._caller, key=key))
+        if not isinstance(answer, JobView):
+            return answer.model_dump(mode="json")
+        if answer.id:
+            self._put(step, job=answer.id)
+            answer = await self._jobs.settled(answer.id)
+        if answer.state == "running" and answer.service:
+            return {"job": answer.id, **answer.service, **(answer.result or {})}
+        if answer.state != "succeeded":
+            raise StepFailed(f"{answer.id} {answer.state}: {answer.reason}")
+        return answer.result or {}
+
+    async def _patiently(self, step: Step, call: Callable[[], Awaitable[BaseModel]]) -> BaseModel:
+        """Call again while a part that the call needs is still starting."""
+        patience = time.monotonic() + STARTING_PATIENCE_S
+        while True:
+            try:
+                return await call()
+            except Unavailable as error:
+                if error.retry_after_s is None or time.monotonic() > patience:
+                    raise
+                self._put(step, reason=str(error))
+                await asyncio.sleep(error.retry_after_s)
+
+    def _put(self, step: Step, **columns: Any) -> None:
+        self._table.put_step(self._run.id, step.id, **columns)
+        self._changes.announce()
+
+
+def _plan_of(run: RunRow) -> Plan:
+    return plans.parse_plan(run.source, run.plan).model_copy(update={"params": run.params})

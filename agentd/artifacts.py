@@ -1,0 +1,83 @@
+"""The artifact store: content-addressed folders, named after the digest of what they hold.
+
+A folder is complete before it gets its name, and never changes afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from agentd.errors import InputError, NotFound
+from agentd.ids import new_id
+from agentd.policy.digests import digest_tree
+from agentd.sdk import Artifact
+from agentd.store.artifacts import ArtifactTable
+from agentd.store.journal import Journal
+
+__all__ = ["Artifacts"]
+
+
+class Artifacts:
+    """What jobs left, under `folder`; paths under `movable` are moved in, all others copied."""
+
+    def __init__(self, folder: Path, movable: Path, table: ArtifactTable, journal: Journal) -> None:
+        self._folder, self._movable, self._table, self._journal = folder, movable, table, journal
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def add(
+        self,
+        kind: str,
+        path: Path,
+        *,
+        name: str,
+        meta: Mapping[str, Any] | None = None,
+        parents: Sequence[str] = (),
+    ) -> Artifact:
+        """Take a file or folder in. The same content under the same name is the artifact that is there."""
+        if not path.exists():
+            raise InputError(f"There is nothing at {str(path)!r} to keep as {kind} {name!r}")
+        digest = digest_tree(path)
+        existing = self._table.find(f"{kind}-{digest[:12]}-{name}", kind)
+        if existing is not None and existing.path.exists():
+            return existing
+        target = self._folder / digest[:16] / path.name
+        if not target.exists():
+            self._place(path, target)
+        artifact = Artifact(
+            id=f"{kind}-{digest[:12]}-{name}", kind=kind, name=name, digest=digest, path=target,
+            size_bytes=_size(target), meta=dict(meta or {}), parents=tuple(parents),
+        )  # fmt: skip
+        self._table.add(artifact)
+        self._journal.append("artifact.added", artifact.id, "daemon", digest=digest, parents=list(parents))
+        return artifact
+
+    def get(self, ref: str, kind: str | None = None) -> Artifact:
+        """By id or newest by name. Raises `NotFound`."""
+        artifact = self._table.find(ref, kind)
+        if artifact is None:
+            raise NotFound(kind or "artifact", ref, [a.name for a in self.list(kind)])
+        return artifact
+
+    def list(self, kind: str | None = None) -> list[Artifact]:
+        return self._table.list(kind)
+
+    def _place(self, path: Path, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_relative_to(self._movable):
+            os.rename(path, target)
+            return
+        waiting = target.with_name(f".{new_id('part')}")
+        if path.is_dir():
+            shutil.copytree(path, waiting)
+        else:
+            shutil.copy2(path, waiting)
+        os.rename(waiting, target)
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else (p for p in path.rglob("*") if p.is_file())
+    return sum(file.stat().st_size for file in files)

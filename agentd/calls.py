@@ -1,0 +1,315 @@
+"""The one way a tool is called, from every surface.
+
+validate → preflight and quote (the tool itself) → policy → approval → job. A tool that answers at
+once is decided about before it runs; one that launches is decided about with its quote in hand,
+after its own checks, so that nobody is asked to approve what could not work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ValidationError
+
+from agentd.context import Context, Offer
+from agentd.errors import AgentdError, Conflict, Denied, InputError, NeedsApproval, NotFound, OverBudget, Unavailable
+from agentd.jobs import snapshot
+from agentd.jobs.runner import Jobs
+from agentd.policy.approvals import Approvals
+from agentd.policy.callers import Caller
+from agentd.policy.digests import digest_file, digest_value
+from agentd.policy.prices import Prices
+from agentd.policy.rules import Call, Decision, RuleSet, decide
+from agentd.sdk import Finished, JobView, Launch, Quote, ServiceView, Tool
+from agentd.store import Store
+from agentd.store.jobs import JobRow, JobTable
+from agentd.store.journal import Journal
+from agentd.store.ledger import Ledger, usd
+
+__all__ = ["Calls"]
+
+ANSWER_WITHIN_S = 1.5
+RESTART_PAUSE_S = 20.0
+
+
+class Locking(Protocol):
+    """What identifies the environment a recipe runs in."""
+
+    async def digest(self, recipe: Path) -> str: ...
+
+
+class Calls:
+    """Every tool, and the steps of a call."""
+
+    def __init__(
+        self,
+        tools: Mapping[str, Tool],
+        offer: Offer,
+        store: Store,
+        table: JobTable,
+        jobs: Jobs,
+        approvals: Approvals,
+        ledger: Ledger,
+        journal: Journal,
+        rules: RuleSet,
+        prices: Prices,
+        locking: Locking,
+    ) -> None:
+        self.tools = tools
+        self._offer, self._store, self._table, self._jobs = offer, store, table, jobs
+        self._approvals, self._ledger, self._journal = approvals, ledger, journal
+        self._rules, self._prices, self._locking = rules, prices, locking
+        self._rules_digest = digest_value(rules.model_dump(mode="json"))
+        self._admissions: set[asyncio.Task[None]] = set()
+        jobs.finish = self._finish
+
+    # --- calling ----------------------------------------------------------------------------
+
+    async def call(self, name: str, arguments: dict[str, Any], caller: Caller, *, key: str = "") -> BaseModel:
+        """Call a tool. Launching ones answer with a `JobView`, at once. Raises the `AgentdError` tree.
+
+        The same `key` by the same principal is the same call: a launch is found again, other
+        arguments are refused.
+        """
+        tool = self._tool(name)
+        checked = self._validate(tool, arguments)
+        if key and (known := self._known(tool, arguments, caller, key)) is not None:
+            return known
+        if not tool.launches:
+            return await self._answer(tool, checked, arguments, caller)
+        outcome = await self._handle(tool, checked, caller)
+        if isinstance(outcome, JobView):
+            return outcome
+        if not isinstance(outcome, Launch):
+            return JobView(id="", tool=name, title=tool.title, state="succeeded", result=_plain(outcome))
+        row = self._submit(tool.name, outcome, caller, arguments=arguments, key=key)
+        await self._settle_in(row.id)
+        return self._jobs.get(row.id)
+
+    async def quote(self, name: str, arguments: dict[str, Any], caller: Caller) -> Quote:
+        """What a call would take. Checks everything the call itself would check; starts nothing."""
+        tool = self._tool(name)
+        checked = self._validate(tool, arguments)
+        if not tool.launches:
+            return Quote(basis="answers at once")
+        outcome = await self._handle(tool, checked, caller)
+        return outcome.quote if isinstance(outcome, Launch) else Quote(basis="is there already")
+
+    def context(self, caller: Caller) -> Context:
+        return Context(self, self._offer, self._jobs, caller)
+
+    def recover(self) -> None:
+        """Decide about the jobs whose call was accepted just before the last daemon ended."""
+        for row in self._table.list(state="queued", limit=10_000):
+            approval = self._approvals.of_job(row.id)
+            if approval is None:
+                self._admit_later(row.id)
+            else:
+                self._jobs.start(row.id)
+
+    # --- before -----------------------------------------------------------------------------
+
+    def _tool(self, name: str) -> Tool:
+        if name not in self.tools:
+            raise NotFound("tool", name, self.tools)
+        return self.tools[name]
+
+    def _validate(self, tool: Tool, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            checked = tool.arguments.model_validate(dict(arguments))
+        except ValidationError as error:
+            problems = [f"{'.'.join(map(str, p['loc']))}: {_said(p, tool)}" for p in error.errors()]
+            raise InputError(f"{tool.name} cannot be called like this: {'; '.join(problems)}") from error
+        return {name: getattr(checked, name) for name in tool.arguments.model_fields}
+
+    def _known(self, tool: Tool, arguments: Mapping[str, Any], caller: Caller, key: str) -> JobView | None:
+        row = self._store.row("SELECT call, job FROM keys WHERE principal = ? AND key = ?", [caller.principal, key])
+        if row is None:
+            return None
+        if row["call"] != digest_value([tool.name, arguments]):
+            raise Conflict(f"The key {key!r} was used for another call", hint="Use a new key for a new call")
+        return self._jobs.get(row["job"])
+
+    async def _handle(self, tool: Tool, checked: Mapping[str, Any], caller: Caller) -> Any:
+        return await tool.handler(self.context(caller), **checked)
+
+    async def _answer(
+        self, tool: Tool, checked: Mapping[str, Any], arguments: dict[str, Any], caller: Caller
+    ) -> BaseModel:
+        """A tool that answers at once: decided about first, then run."""
+        decision = self._decide(tool, arguments, caller, None)
+        if decision.effect == "ask":
+            raise self._ask_first(tool, arguments, caller, decision)
+        return tool.result.model_validate(_plain(await self._handle(tool, checked, caller)))
+
+    def _ask_first(self, tool: Tool, arguments: dict[str, Any], caller: Caller, decision: Decision) -> NeedsApproval:
+        digest = digest_value({"tool": tool.name, "arguments": arguments, "rules": self._rules_digest})
+        self._approvals.refuse_if_denied(digest)
+        with self._store.transaction():
+            row = self._table.add(
+                tool=tool.name, title=tool.title, state="waiting_approval", principal=caller.principal,
+                surface=caller.surface, cwd=str(caller.cwd), arguments=arguments, quote=Quote().model_dump(), digest=digest,
+            )  # fmt: skip
+            facts = {"tool": tool.name, "arguments": arguments, "why": decision.why}
+            approval = self._approvals.record(
+                decision, job=row.id, action=tool.title, digest=digest, facts=facts, by=caller.principal
+            )
+        return NeedsApproval(
+            f"{tool.title}: a person has to approve this ({decision.why})", job_id=row.id, approval_id=approval.id,
+            hint=f"Approve with 'agentd approve {approval.id}'; it is then carried out as {row.id}",
+        )  # fmt: skip
+
+    def _decide(self, tool: Tool | None, arguments: Mapping[str, Any], caller: Caller, launch: Launch | None, name: str = "") -> Decision:
+        """What the rules say. Raises `Denied`, and journals it."""
+        most = self._prices.of(self._offer.accelerator, launch.timeout_s) if launch else 0
+        call = Call(
+            tool=tool.name if tool else name, arguments=dict(arguments), principal=caller.principal,
+            surface=caller.surface, read_only=bool(tool and tool.read_only), open_world=bool(tool and tool.open_world),
+            launches=launch is not None, quote=launch.quote if launch else Quote(), max_micro_usd=most,
+            hours=launch.timeout_s / 3600 if launch else 0.0, remaining_micro_usd=self._ledger.remaining(),
+            time=datetime.datetime.now().astimezone().time(),
+            price_known=self._prices.known(self._offer.accelerator),
+        )  # fmt: skip
+        decision = decide(self._rules, call)
+        if decision.effect == "deny":
+            self._journal.append("call.denied", call.tool, caller.principal, rule=decision.rule, surface=caller.surface)
+            raise Denied(f"Policy denies {call.tool!r}: {decision.why}", hint="See 'agentd policy explain'")
+        return decision
+
+    # --- launching --------------------------------------------------------------------------
+
+    def _submit(
+        self, name: str, launch: Launch, caller: Caller, *, arguments: dict[str, Any], key: str = ""
+    ) -> JobRow:
+        """Make the call durable as a queued job; what it needs decided is decided in the background."""
+        self._decide(self.tools.get(name), arguments, caller, launch, name)
+        most = self._prices.of(self._offer.accelerator, launch.timeout_s)
+        rest = self._ledger.remaining()
+        if rest is not None and most > rest:
+            raise OverBudget(
+                f"{name} may cost up to {usd(most)}, and the budget has {usd(rest)} left",
+                hint="Raise the budget in agentd.toml or ask for less",
+            )
+        recipe = self._offer.plugins.find("tools", f"recipes/{launch.recipe}.py")
+        stored = {
+            **asdict(launch), "inputs": {k: str(v) for k, v in launch.inputs.items()}, "needs": list(launch.needs),
+            "service": launch.service.model_dump() if launch.service else None, "quote": None,
+            "spec": dict(launch.spec), "env": dict(launch.env), "recipe_path": str(recipe),
+            "recipe_digest": digest_file(recipe), "max_micro_usd": most,
+        }  # fmt: skip
+        with self._store.transaction():
+            row = self._table.add(
+                tool=name, title=launch.title, state="queued", principal=caller.principal, surface=caller.surface,
+                cwd=str(caller.cwd), arguments=arguments, launch=stored, quote=launch.quote.model_dump(),
+                timing_key=str(launch.spec.get("timing_key", "")),
+                serves=list(launch.service.serves) if launch.service else None,
+            )  # fmt: skip
+            if key:
+                self._store.insert("keys", {
+                    "principal": caller.principal, "key": key, "job": row.id, "at": self._store.now(),
+                    "call": digest_value([name, arguments]),
+                })  # fmt: skip
+            self._journal.append("job.queued", row.id, caller.principal, tool=name, surface=caller.surface)
+        self._admit_later(row.id)
+        return row
+
+    def _admit_later(self, job_id: str) -> None:
+        task = asyncio.create_task(self._admit(job_id), name=f"admit {job_id}")
+        self._admissions.add(task)
+        task.add_done_callback(self._admissions.discard)
+
+    async def _admit(self, job_id: str) -> None:
+        """Fix the digest of what would run, and put it to policy."""
+        row = self._jobs.row(job_id)
+        assert row.launch is not None
+        try:
+            environment = await self._locking.digest(Path(row.launch["recipe_path"]))
+            inputs = await asyncio.to_thread(snapshot.digest_inputs, row.launch["inputs"], self._offer.artifact_dir)
+            self._record(row, environment, inputs)
+        except AgentdError as error:
+            self._jobs.fail(job_id, str(error))
+
+    def _record(self, row: JobRow, environment: str, inputs: dict[str, str]) -> None:
+        """Bind the decision to the digest; go ahead when it is allowed."""
+        assert row.launch is not None
+        launch = {**row.launch, "input_digests": inputs, "environment": environment}
+        names = ("recipe_digest", "environment", "input_digests", "spec", "env", "timeout_s", "max_micro_usd", "service")
+        digest = digest_value({"tool": row.tool, "rules": self._rules_digest, **{name: launch[name] for name in names}})
+        self._approvals.refuse_if_denied(digest)
+        caller = Caller(row.principal, "operate", row.surface, row.cwd, is_agent=True)
+        decision = self._decide(self.tools.get(row.tool), row.arguments, caller, _launch_of(row), row.tool)
+        facts = {
+            "tool": row.tool, "title": row.title, "arguments": row.arguments, "quote": row.quote.model_dump(),
+            "max_micro_usd": launch["max_micro_usd"], "timeout_s": launch["timeout_s"], "inputs": inputs,
+            "environment": environment, "why": decision.why,
+        }  # fmt: skip
+        with self._store.transaction():
+            self._table.update(row.id, launch=launch, digest=digest)
+            approval = self._approvals.record(
+                decision, job=row.id, action=row.title, digest=digest, facts=facts, by=row.principal
+            )
+            if decision.effect == "ask":
+                self._jobs.ask(row.id)
+            else:
+                self._table.update(row.id, decided_by=approval.decided_by)
+        if decision.effect == "allow":
+            self._jobs.start(row.id)
+
+    async def _settle_in(self, job_id: str) -> None:
+        """Give a new job a moment to be decided about, so that the answer can say what was decided."""
+        pending = [task for task in self._admissions if task.get_name() == f"admit {job_id}"]
+        if pending:
+            await asyncio.wait(pending, timeout=ANSWER_WITHIN_S)
+
+    # --- after ------------------------------------------------------------------------------
+
+    async def _finish(self, row: JobRow, finished: Finished) -> dict[str, Any]:
+        """What a succeeded job's tool makes of it."""
+        caller = Caller(row.principal, "operate", row.surface, row.cwd, is_agent=True)
+        tool = self.tools.get(row.tool)
+        if row.launch is None:
+            assert tool is not None
+            return _plain(await self._handle(tool, self._validate(tool, row.arguments), caller))
+        if tool is None or tool.on_done is None:
+            return dict(finished.result)
+        answer = tool.on_done(self.context(caller), finished)
+        return _plain(await answer if asyncio.iscoroutine(answer) else answer)
+
+    # --- services ---------------------------------------------------------------------------
+
+    async def ensure(self, name: str, launch: Launch, caller: Caller) -> ServiceView | None:
+        """The service `name`; launched when there is none. None while it starts. Raises what keeps it down."""
+        found = self._jobs.service(name)
+        if found is not None:
+            if found.ready:
+                self._jobs.touch(found.job_id)
+            return found if found.ready else None
+        last = next((job for job in self._jobs.list(limit=200) if job.tool == name), None)
+        if last and last.state == "failed" and (last.ended_at or 0) > self._store.now() - RESTART_PAUSE_S:
+            raise Unavailable(f"The {name} could not be started: {last.reason}", hint=f"See: agentd jobs {last.id} --logs")
+        self._submit(name, launch, caller, arguments={})
+        return None
+
+
+def _launch_of(row: JobRow) -> Launch:
+    """As much of the stored launch as the rules look at."""
+    assert row.launch is not None
+    return Launch(recipe=row.launch["recipe"], title=row.title, spec={}, quote=row.quote, timeout_s=row.launch["timeout_s"])
+
+
+def _plain(value: Any) -> dict[str, Any]:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else dict(value)
+
+
+def _said(problem: Mapping[str, Any], tool: Tool) -> str:
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    if problem["type"] == "missing":
+        return "is needed"
+    if problem["type"] == "extra_forbidden":
+        return str(NotFound("argument", name, tool.arguments.model_fields))
+    return f"{problem['msg']} (it says {problem['input']!r})"

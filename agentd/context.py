@@ -1,0 +1,153 @@
+"""What a tool is handed: the daemon, as seen by one caller."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pydantic import BaseModel
+
+from agentd import sdk
+from agentd.errors import AgentdError, InputError, NotFound, Unavailable
+from agentd.ids import new_id
+from agentd.jobs.runner import Jobs
+from agentd.plugins import Plugins
+from agentd.policy.callers import Caller
+from agentd.sdk import Launch, Quote, ServiceView
+
+__all__ = ["Context", "Offer", "Running"]
+
+
+class Running(Protocol):
+    """Runs of plans, which are carried out a floor above."""
+
+    def start(self, path: Path, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]: ...
+    def view(self, run_id: str) -> dict[str, Any]: ...
+
+
+class Calling(Protocol):
+    """What a tool may ask of the door it came through."""
+
+    async def call(self, name: str, arguments: dict[str, Any], caller: Caller, *, key: str = "") -> BaseModel: ...
+    async def quote(self, name: str, arguments: dict[str, Any], caller: Caller) -> Quote: ...
+    async def ensure(self, name: str, launch: Launch, caller: Caller) -> ServiceView | None: ...
+
+
+@dataclass(slots=True)
+class Offer:
+    """What the daemon offers tools. `runs` is set once there are runs."""
+
+    artifacts: sdk.Artifacts
+    catalog_for: Callable[[str], sdk.Catalog]
+    price: Callable[[float], int]
+    reports: sdk.Reports
+    plugins: Plugins
+    accelerator: str
+    artifact_dir: Path
+    data_dir: Path
+    scratch_dir: Path
+    runs: Running | None = None
+
+
+class Context:
+    """`sdk.Context` for one caller."""
+
+    def __init__(self, calls: Calling, offer: Offer, jobs: Jobs, caller: Caller) -> None:
+        self.principal, self.surface, self.cwd = caller.principal, caller.surface, caller.cwd
+        self.artifacts, self.reports, self.plugins = offer.artifacts, offer.reports, offer.plugins
+        self.accelerator, self.jobs = offer.accelerator, jobs
+        self.catalog: sdk.Catalog = offer.catalog_for(caller.principal)
+        self.services: sdk.Services = _Services(calls, jobs, caller)
+        self.plans: sdk.Plans = _Plans(offer.runs, caller)
+        self._calls, self._offer, self._caller = calls, offer, caller
+
+    def path(self, text: str) -> Path:
+        """An existing path: from the caller's folder, else from a plugin root. Raises `NotFound`."""
+        given = Path(text).expanduser()
+        for candidate in (self.cwd / given, *(root / given for root in self._offer.plugins.roots)):
+            if candidate.exists():
+                return candidate.resolve()
+        folder = (self.cwd / given).parent
+        near = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+        raise NotFound("file", text, near, hint="" if near else f"Paths are read from {str(self.cwd)!r}")
+
+    def price(self, seconds: float) -> int:
+        return self._offer.price(seconds)
+
+    def data_dir(self, name: str) -> Path:
+        folder = self._offer.data_dir / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def scratch(self) -> Path:
+        folder = self._offer.scratch_dir / new_id("tmp")
+        folder.mkdir(parents=True)
+        return folder
+
+    async def call(self, tool: str, arguments: Mapping[str, Any]) -> Any:
+        return await self._calls.call(tool, dict(arguments), self._caller)
+
+    async def quote(self, tool: str, arguments: Mapping[str, Any]) -> Quote:
+        return await self._calls.quote(tool, dict(arguments), self._caller)
+
+
+class _Services:
+    """`sdk.Services` for one caller."""
+
+    def __init__(self, calls: Calling, jobs: Jobs, caller: Caller) -> None:
+        self._calls, self._jobs, self._caller = calls, jobs, caller
+
+    async def ensure(self, name: str, launch: Launch) -> ServiceView | None:
+        return await self._calls.ensure(name, launch, self._caller)
+
+    def find(self, name: str) -> ServiceView | None:
+        return self._jobs.service(name)
+
+    def add_serves(self, service: ServiceView, names: Sequence[str]) -> None:
+        self._jobs.add_serves(service.job_id, list(names))
+
+    async def request(
+        self, service: ServiceView, path: str, body: Mapping[str, Any], *, timeout_s: float = 30.0
+    ) -> dict[str, Any]:
+        """POST JSON to a service. A plain-text answer comes back as ``{"text": …}``."""
+        import httpx  # on first use: the daemon starts without an HTTP client
+
+        self._jobs.touch(service.job_id)
+        try:
+            async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client:
+                response = await client.post(
+                    service.url + path, json=dict(body), headers={"Authorization": f"Bearer {service.token}"}
+                )
+        except httpx.HTTPError as error:
+            raise Unavailable(f"The {service.name} ({service.job_id}) does not answer: {error or type(error).__name__}",
+                              hint=f"See: agentd jobs {service.job_id} --logs") from error  # fmt: skip
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = {"text": response.text}
+        if response.status_code >= 400:
+            said = answer.get("error", answer) if isinstance(answer, dict) else answer
+            said = said if isinstance(said, dict) else {"message": str(said)}
+            kind: Callable[..., AgentdError] = InputError if response.status_code < 500 else Unavailable
+            raise kind(str(said.get("message", said)), hint=str(said.get("hint", "")))
+        return answer if isinstance(answer, dict) else {"value": answer}
+
+
+class _Plans:
+    """`sdk.Plans` for one caller."""
+
+    def __init__(self, runs: Running | None, caller: Caller) -> None:
+        self._given, self._caller = runs, caller
+
+    @property
+    def _runs(self) -> Running:
+        assert self._given is not None, "set before the first call"
+        return self._given
+
+    def start(self, path: Path, params: Mapping[str, Any], *, key: str = "") -> dict[str, Any]:
+        return self._runs.start(path, params, self._caller)
+
+    def view(self, run_id: str) -> dict[str, Any]:
+        return self._runs.view(run_id)

@@ -1,0 +1,258 @@
+"""The kernel, put together: one state directory, one loop, everything the server serves."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import getpass
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from agentd import __version__
+from agentd.agent.runs import Runs
+from agentd.artifacts import Artifacts
+from agentd.calls import Calls
+from agentd.config import Config
+from agentd.context import Offer
+from agentd.errors import Busy
+from agentd.jobs.environments import Environments
+from agentd.jobs.runner import Jobs, Places
+from agentd.plugins import Plugins
+from agentd.policy.approvals import Approvals
+from agentd.policy.callers import Caller
+from agentd.policy.prices import load_prices
+from agentd.policy.rules import load_rules
+from agentd.router.catalog import Catalog, PrincipalCatalog
+from agentd.router.dispatch import Dispatch
+from agentd.signals import Changes
+from agentd.store import Store
+from agentd.store.approvals import Approval, ApprovalTable
+from agentd.store.artifacts import ArtifactTable
+from agentd.store.catalog import CatalogTable
+from agentd.store.jobs import JobTable
+from agentd.store.journal import Journal
+from agentd.store.ledger import Ledger
+from agentd.store.reports import ReportTable
+from agentd.store.requests import RequestTable
+from agentd.store.runs import RunTable
+from agentd.store.tokens import TokenTable
+
+__all__ = ["Daemon", "accelerator", "read_address"]
+
+CARETAKER_EVERY_S = 30.0
+ADDRESS = "daemon.json"
+OWNER_TOKEN, AGENT_TOKEN = "owner-token", "agent-token"
+
+
+class Daemon:
+    """Everything behind the server (`agentd.server.ports.Kernel`). Raises `Busy` when the state directory is taken.
+
+    Two tokens lie in the state directory, readable by its owner only: ``owner-token`` is the
+    person's, ``agent-token`` is what MCP clients are given, and cannot approve.
+    """
+
+    version = __version__
+
+    def __init__(self, config: Config, *, url: str) -> None:
+        self.config, self.state_dir, self.url = config, config.state_dir, url
+        self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = _hold(self.state_dir)
+        self.store = Store(self.state_dir / "agentd.db")
+        self.plugins = Plugins.open(config.roots)
+        self.prices = load_prices(_named(self.plugins, config.prices))
+        self.rules = load_rules(_named(self.plugins, config.policy))
+        self.accelerator = accelerator()
+        self.changes = Changes()
+        self.journal = Journal(self.store)
+        self._ledger = Ledger(self.store, config.budget)
+        self.reports, self.requests = ReportTable(self.store), RequestTable(self.store)
+        self._token_table = TokenTable(self.store)
+        self.tokens = Tokens(self._token_table, self.state_dir)
+        attempts, artifacts = self.state_dir / "attempts", self.state_dir / "artifacts"
+        self.artifacts = Artifacts(artifacts, attempts, ArtifactTable(self.store), self.journal)
+        interpreters = {name: recipe.python for name, recipe in config.recipes.items()}
+        self.environments = Environments(config.cache_dir, interpreters=interpreters, accelerator=self.accelerator)
+        self.approvals = Approvals(
+            self.store, ApprovalTable(self.store), self.journal, lifetime_s=config.approval_hours * 3600
+        )
+        table = JobTable(self.store)
+        places = Places(attempts, artifacts, config.cache_dir, f"{url}/v1", config.offline)
+        self.jobs = Jobs(
+            self.store, table, self.approvals, self._ledger, self.journal, self.changes,
+            _Building(self.environments), places, price=self._price, job_token=self._job_token,
+            max_jobs=config.max_jobs,
+        )  # fmt: skip
+        self._catalog = Catalog(CatalogTable(self.store), self.journal, config.models)
+        self._dispatch = Dispatch(self._catalog, _Serving(self.jobs), self._ledger, self.requests)
+        self.catalog = self._catalog_for("daemon")
+        offer = Offer(
+            self.artifacts, self._catalog_for, self._price, self.reports, self.plugins, self.accelerator,
+            artifacts, self.state_dir / "data", self.state_dir / "scratch",
+        )  # fmt: skip
+        self.calls = Calls(
+            self.plugins.tools(), offer, self.store, table, self.jobs, self.approvals, self._ledger, self.journal,
+            self.rules, self.prices, _Building(self.environments),
+        )  # fmt: skip
+        self.runs = Runs(RunTable(self.store), self.calls, self.jobs, self.journal, self.changes)
+        offer.runs = self.runs
+        self._caretaker: asyncio.Task[None] | None = None
+
+    # --- life -------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Take up what was alive, tell others where we are, and look after what expires."""
+        self.journal.append("daemon.started", str(os.getpid()), "daemon", version=__version__, policy=self.rules.name)
+        shutil.rmtree(self.state_dir / "scratch", ignore_errors=True)
+        self.calls.recover()
+        await self.jobs.recover()
+        self.runs.recover()
+        self._caretaker = asyncio.create_task(self._take_care(), name="caretaker")
+        _write_whole(self.state_dir / ADDRESS, json.dumps({"url": self.url, "pid": os.getpid(), "version": __version__}))
+
+    async def aclose(self) -> None:
+        """Stop looking after things. Jobs and services go on and are adopted at the next start."""
+        if self._caretaker is not None:
+            self._caretaker.cancel()
+        await self.runs.aclose()
+        await self.jobs.aclose()
+        await self._dispatch.aclose()
+        self.journal.append("daemon.stopped", str(os.getpid()), "daemon")
+        (self.state_dir / ADDRESS).unlink(missing_ok=True)
+        self.store.close()
+        os.close(self._lock)
+
+    async def _take_care(self) -> None:
+        while True:
+            self.approvals.expire()
+            await asyncio.sleep(CARETAKER_EVERY_S)
+
+    # --- what the server calls --------------------------------------------------------------
+
+    async def gateway_complete(self, body: dict[str, Any], caller: Caller) -> dict[str, Any]:
+        return await self._dispatch.complete(body, caller.principal)
+
+    def gateway_stream(self, body: dict[str, Any], caller: Caller) -> AsyncIterator[bytes]:
+        return self._dispatch.stream(body, caller.principal)
+
+    @property
+    def ledger(self) -> LedgerView:
+        return LedgerView(self._ledger)
+
+    def why(self, request_id: str) -> dict[str, Any] | None:
+        """Everything that is known about one answered chat request."""
+        row = self.requests.find(request_id)
+        return row.model_dump() if row else None
+
+    # --- parts ------------------------------------------------------------------------------
+
+    def _catalog_for(self, principal: str) -> PrincipalCatalog:
+        return PrincipalCatalog(self._catalog, self._dispatch.chat, principal)
+
+    def _price(self, seconds: float) -> int:
+        return self.prices.of(self.accelerator, seconds)
+
+    def _job_token(self, job_id: str, lifetime_s: float) -> str:
+        return self._token_table.create(f"job:{job_id}", "infer", f"gateway of {job_id}", lifetime_s=lifetime_s + 600)
+
+
+class LedgerView:
+    """The ledger as the server shows it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def summary(self) -> Mapping[str, Any]:
+        return self._ledger.summary().model_dump()
+
+
+class Tokens:
+    """Bearer tokens to callers."""
+
+    def __init__(self, table: TokenTable, folder: Path) -> None:
+        self._table = table
+        self._ensure(folder / OWNER_TOKEN, "admin", "owner")
+        self._ensure(folder / AGENT_TOKEN, "operate", "agents")
+
+    def check(self, bearer: str) -> Caller | None:
+        """Whose token this is; None for one that is unknown, revoked or expired."""
+        row = self._table.find(bearer)
+        if row is None:
+            return None
+        return Caller(row.principal, row.role, "", Path.home(), is_agent=row.note != "owner")
+
+    def _ensure(self, path: Path, role: Any, note: str) -> None:
+        if path.is_file() and self._table.find(path.read_text(encoding="ascii").strip()):
+            return
+        who = getpass.getuser()
+        principal = f"user:{who}" if note == "owner" else f"agent:{who}"
+        _write_whole(path, self._table.create(principal, role, note))
+
+
+class _Building:
+    """Interpreters for recipes: `jobs.runner.Building` and what `Calls` binds approvals to."""
+
+    def __init__(self, environments: Environments) -> None:
+        self._environments = environments
+
+    async def digest(self, recipe: Path) -> str:
+        return (await self._environments.lock(recipe)).digest
+
+    async def python(self, recipe: Path, report: Callable[[Mapping[str, Any]], None]) -> Path:
+        lock = await self._environments.lock(recipe)
+        return await self._environments.build(lock, report)
+
+
+class _Serving:
+    """`router.dispatch.Serving` over jobs."""
+
+    def __init__(self, jobs: Jobs) -> None:
+        self.find, self.touch = jobs.service, jobs.touch
+
+
+def accelerator() -> str:
+    """What jobs run on here: "cuda", "rocm" or "cpu"."""
+    if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
+        return "cuda"
+    return "rocm" if Path("/dev/kfd").exists() else "cpu"
+
+
+def read_address(state_dir: Path) -> dict[str, Any] | None:
+    """Where the daemon of `state_dir` says it is; None when none has said so."""
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads((state_dir / ADDRESS).read_text(encoding="utf-8"))
+    return None
+
+
+def _hold(state_dir: Path) -> int:
+    """Hold the state directory for as long as this process lives. Raises `Busy`."""
+    lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        there = read_address(state_dir)
+        at = f" (pid {there['pid']}, {there['url']})" if there else ""
+        raise Busy(
+            f"Another daemon{at} uses {str(state_dir)!r}",
+            hint="Use that one, stop it with 'agentd stop', or set AGENTD_STATE to another folder",
+        ) from error
+    return lock
+
+
+def _named(plugins: Plugins, name: str) -> Path:
+    """A file of policies/ by its name, or any file by its path."""
+    return Path(name) if Path(name).suffix in (".yaml", ".yml") else plugins.find("policies", f"{name}.yaml")
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Replace a file that only the owner may read."""
+    waiting = path.with_name(f".{path.name}.part")
+    waiting.unlink(missing_ok=True)
+    with open(os.open(waiting, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(waiting, path)
