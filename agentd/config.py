@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from agentd import locations
 from agentd.errors import DataError, InputError
 from agentd.sdk import Model
 
@@ -78,13 +79,11 @@ def load_config(path: Path | None = None, env: Mapping[str, str] | None = None, 
     Raises `DataError` naming the file and the field.
     """
     env = os.environ if env is None else env
-    path = path or _default_file(env)
-    values: dict[str, Any] = {
-        "state_dir": _xdg(env, "XDG_STATE_HOME", ".local/state") / "agentd",
-        "cache_dir": _xdg(env, "XDG_CACHE_HOME", ".cache") / "agentd",
-    }
+    path = path or locations.config_file(env)
+    values: dict[str, Any] = {"cache_dir": locations.cache_dir(env)}
     if path is not None:
         values |= _read(path)
+    values.setdefault("state_dir", locations.state_dir(env))
     values |= _from_environment(env)
     values |= {name: value for name, value in overrides.items() if value is not None}
     if "port" in values:
@@ -99,17 +98,6 @@ def load_config(path: Path | None = None, env: Mapping[str, str] | None = None, 
             field=".".join(str(part) for part in first["loc"]),
             hint=f"Known fields: {', '.join(Config.model_fields)}" if first["type"] == "extra_forbidden" else "",
         ) from error
-
-
-def _xdg(env: Mapping[str, str], name: str, default: str) -> Path:
-    return Path(env[name]) if env.get(name) else Path.home() / default
-
-
-def _default_file(env: Mapping[str, str]) -> Path | None:
-    if named := env.get("AGENTD_CONFIG"):
-        return Path(named)
-    usual = _xdg(env, "XDG_CONFIG_HOME", ".config") / "agentd" / "agentd.toml"
-    return usual if usual.is_file() else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -25,6 +25,8 @@ class Running(Protocol):
 
     def start(self, path: Path, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]: ...
     def view(self, run_id: str) -> dict[str, Any]: ...
+    async def wait(self, run_id: str, max_s: float) -> dict[str, Any]: ...
+    async def stop(self, run_id: str) -> dict[str, Any]: ...
 
 
 class Calling(Protocol):
@@ -146,8 +148,14 @@ class _Plans:
         assert self._given is not None, "set before the first call"
         return self._given
 
-    def start(self, path: Path, params: Mapping[str, Any], *, key: str = "") -> dict[str, Any]:
+    def start(self, path: Path, params: Mapping[str, Any]) -> dict[str, Any]:
         return self._runs.start(path, params, self._caller)
+
+    async def wait(self, run_id: str, max_s: float) -> dict[str, Any]:
+        return await self._runs.wait(run_id, max_s)
+
+    async def stop(self, run_id: str) -> dict[str, Any]:
+        return await self._runs.stop(run_id)
 
     def view(self, run_id: str) -> dict[str, Any]:
         return self._runs.view(run_id)

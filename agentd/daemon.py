@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import fcntl
 import getpass
 import json
@@ -20,6 +19,7 @@ from agentd.calls import Calls
 from agentd.config import Config
 from agentd.context import Offer
 from agentd.errors import Busy
+from agentd.locations import ADDRESS, AGENT_TOKEN, OWNER_TOKEN, read_address
 from agentd.jobs.environments import Environments
 from agentd.jobs.runner import Jobs, Places
 from agentd.plugins import Plugins
@@ -42,11 +42,9 @@ from agentd.store.requests import RequestTable
 from agentd.store.runs import RunTable
 from agentd.store.tokens import TokenTable
 
-__all__ = ["Daemon", "accelerator", "read_address"]
+__all__ = ["Daemon", "accelerator", "named_document"]
 
 CARETAKER_EVERY_S = 30.0
-ADDRESS = "daemon.json"
-OWNER_TOKEN, AGENT_TOKEN = "owner-token", "agent-token"
 
 
 class Daemon:
@@ -64,12 +62,12 @@ class Daemon:
         self._lock = _hold(self.state_dir)
         self.store = Store(self.state_dir / "agentd.db")
         self.plugins = Plugins.open(config.roots)
-        self.prices = load_prices(_named(self.plugins, config.prices))
-        self.rules = load_rules(_named(self.plugins, config.policy))
+        self.prices = load_prices(named_document(self.plugins, config.prices))
+        self.rules = load_rules(named_document(self.plugins, config.policy))
         self.accelerator = accelerator()
         self.changes = Changes()
         self.journal = Journal(self.store)
-        self._ledger = Ledger(self.store, config.budget)
+        self.ledger = Ledger(self.store, config.budget)
         self.reports, self.requests = ReportTable(self.store), RequestTable(self.store)
         self._token_table = TokenTable(self.store)
         self.tokens = Tokens(self._token_table, self.state_dir)
@@ -83,19 +81,19 @@ class Daemon:
         table = JobTable(self.store)
         places = Places(attempts, artifacts, config.cache_dir, f"{url}/v1", config.offline)
         self.jobs = Jobs(
-            self.store, table, self.approvals, self._ledger, self.journal, self.changes,
+            self.store, table, self.approvals, self.ledger, self.journal, self.changes,
             _Building(self.environments), places, price=self._price, job_token=self._job_token,
             max_jobs=config.max_jobs,
         )  # fmt: skip
         self._catalog = Catalog(CatalogTable(self.store), self.journal, config.models)
-        self._dispatch = Dispatch(self._catalog, _Serving(self.jobs), self._ledger, self.requests)
+        self._dispatch = Dispatch(self._catalog, _Serving(self.jobs), self.ledger, self.requests)
         self.catalog = self._catalog_for("daemon")
         offer = Offer(
             self.artifacts, self._catalog_for, self._price, self.reports, self.plugins, self.accelerator,
             artifacts, self.state_dir / "data", self.state_dir / "scratch",
         )  # fmt: skip
         self.calls = Calls(
-            self.plugins.tools(), offer, self.store, table, self.jobs, self.approvals, self._ledger, self.journal,
+            self.plugins.tools(), offer, self.store, table, self.jobs, self.approvals, self.ledger, self.journal,
             self.rules, self.prices, _Building(self.environments),
         )  # fmt: skip
         self.runs = Runs(RunTable(self.store), self.calls, self.jobs, self.journal, self.changes)
@@ -139,15 +137,6 @@ class Daemon:
     def gateway_stream(self, body: dict[str, Any], caller: Caller) -> AsyncIterator[bytes]:
         return self._dispatch.stream(body, caller.principal)
 
-    @property
-    def ledger(self) -> LedgerView:
-        return LedgerView(self._ledger)
-
-    def why(self, request_id: str) -> dict[str, Any] | None:
-        """Everything that is known about one answered chat request."""
-        row = self.requests.find(request_id)
-        return row.model_dump() if row else None
-
     # --- parts ------------------------------------------------------------------------------
 
     def _catalog_for(self, principal: str) -> PrincipalCatalog:
@@ -158,16 +147,6 @@ class Daemon:
 
     def _job_token(self, job_id: str, lifetime_s: float) -> str:
         return self._token_table.create(f"job:{job_id}", "infer", f"gateway of {job_id}", lifetime_s=lifetime_s + 600)
-
-
-class LedgerView:
-    """The ledger as the server shows it."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def summary(self) -> Mapping[str, Any]:
-        return self._ledger.summary().model_dump()
 
 
 class Tokens:
@@ -221,13 +200,6 @@ def accelerator() -> str:
     return "rocm" if Path("/dev/kfd").exists() else "cpu"
 
 
-def read_address(state_dir: Path) -> dict[str, Any] | None:
-    """Where the daemon of `state_dir` says it is; None when none has said so."""
-    with contextlib.suppress(OSError, ValueError):
-        return json.loads((state_dir / ADDRESS).read_text(encoding="utf-8"))
-    return None
-
-
 def _hold(state_dir: Path) -> int:
     """Hold the state directory for as long as this process lives. Raises `Busy`."""
     lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -244,7 +216,7 @@ def _hold(state_dir: Path) -> int:
     return lock
 
 
-def _named(plugins: Plugins, name: str) -> Path:
+def named_document(plugins: Plugins, name: str) -> Path:
     """A file of policies/ by its name, or any file by its path."""
     return Path(name) if Path(name).suffix in (".yaml", ".yml") else plugins.find("policies", f"{name}.yaml")
 

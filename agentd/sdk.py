@@ -323,11 +323,16 @@ class Plugins(Protocol):
 
 
 class Plans(Protocol):
-    def start(self, path: Path, params: Mapping[str, Any], *, key: str = "") -> dict[str, Any]:
-        """Check a plan and start a run of it: ``{"run_id", "state", "steps", …}``."""
+    def start(self, path: Path, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Check a plan and start a run of it; answers with its view. Raises `DataError`."""
         ...
 
-    def view(self, run_id: str) -> dict[str, Any]: ...
+    def view(self, run_id: str) -> dict[str, Any]:
+        """``{"id", "plan", "goal", "state", "reason", "steps": [{"id", "state", …}], …}``"""
+        ...
+
+    async def wait(self, run_id: str, max_s: float) -> dict[str, Any]: ...
+    async def stop(self, run_id: str) -> dict[str, Any]: ...
 
 
 class Context(Protocol):

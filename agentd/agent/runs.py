@@ -9,6 +9,7 @@ skipped, and so are those that need it. The first failure stops new steps from s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -130,6 +131,15 @@ class Runs:
             if view["state"] != "running":
                 return
             await self._changes.after(version)
+
+    async def wait(self, run_id: str, max_s: float) -> dict[str, Any]:
+        """The run once it has ended, or as it is after `max_s` seconds."""
+        view = self.view(run_id)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max_s):
+                async for view in self.follow(run_id):
+                    pass
+        return view
 
     async def aclose(self) -> None:
         """Stop driving; what is under way is durable and is taken up at the next start."""

@@ -200,6 +200,8 @@ class Attempt:
                 await self._end_tree("timed_out")
             else:
                 await asyncio.sleep(0.1)
+        if self._spawned():
+            await self._shim_gone(1.0)  # it is about to leave: let it, and leave no zombie
         self.reap()
         return seen
 

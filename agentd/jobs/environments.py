@@ -244,9 +244,11 @@ class Environments:
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
         await self._call(["venv", "--quiet", "--python", str(self._python), str(folder)], what)
         command = ["pip", "sync", "--python", str(folder / "bin/python")]
-        options = ["--compile-bytecode"] if compile_bytecode else []
-        if packages := _packages(lock.path):  # uv takes a lock without any for a broken one
-            await self._call([*command, *options, str(lock.path)], what, _downloads(packages, progress))
+        command += ["--require-hashes", *(["--compile-bytecode"] if compile_bytecode else [])]
+        if packages := _packages(lock.path):
+            requirements = folder / "requirements.txt"
+            requirements.write_text(_requirements(packages), "utf-8")
+            await self._call([*command, str(requirements)], what, _downloads(packages, progress))
         size = await asyncio.to_thread(_disk_bytes, folder)
         marker = {"recipes": [lock.recipe], "size_bytes": size, "built": time.time(), "python": sys.version}
         self._write_marker(lock.digest, marker)
@@ -285,7 +287,7 @@ class Environments:
                 process.kill()
                 await process.wait()
         if code:
-            said = "\n".join(line for line in lines if line)[-1500:]
+            said = "\n".join(line for line in lines if line)[-1500:].rstrip(".")
             raise Unavailable(f"{what}: {said}", hint=_hint(said))
 
     def _program(self) -> str:
@@ -361,6 +363,20 @@ def _size(package: Mapping[str, Any]) -> int:
     local = (Path(file["url"].removeprefix("file://")) for file in _files(package) if "url" in file)
     stated = max((file.get("size", 0) for file in _files(package)), default=0)
     return stated or sum(path.stat().st_size for path in local if path.is_file())
+
+
+def _requirements(packages: Sequence[Mapping[str, Any]]) -> str:
+    """The lock as pip writes it. From a pylock.toml, uv 0.13 installs without looking into its cache."""
+    lines: list[str] = []
+    for package in packages:
+        archive = package.get("archive")
+        pinned = (
+            f"{package['name']} @ {archive['url']}" if archive else f"{package['name']}=={package['version']}"
+        )
+        files = [*package.get("wheels", ()), *(package[k] for k in ("sdist", "archive") if k in package)]
+        hashes = [f"--hash={kind}:{value}" for file in files for kind, value in file["hashes"].items()]
+        lines.append(" \\\n    ".join([pinned, *hashes]))
+    return "\n".join(lines) + "\n"
 
 
 def _digest(packages: list[dict[str, Any]]) -> str:

@@ -69,7 +69,7 @@ class Approvals:
             )  # fmt: skip
         return approval
 
-    def decide(self, approval_id: str, verdict: Literal["approve", "deny"], by: Caller, reason: str = "") -> Approval:
+    async def decide(self, approval_id: str, verdict: Literal["approve", "deny"], by: Caller, reason: str = "") -> Approval:
         """A person's answer. Raises `Unauthorized` for an agent, `Conflict` when it came too late."""
         approval = self.get(approval_id)
         if by.is_agent or not by.may("approve"):

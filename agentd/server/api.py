@@ -22,9 +22,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agentd.errors import AgentdError, Denied, InputError, NotFound
+from agentd.errors import AgentdError, Denied, InputError, NeedsApproval, NotFound
 from agentd.server.auth import caller_of, require
 from agentd.server.ports import Caller, Kernel, Role, role_for
+from agentd.server.schema import input_schema
 from agentd.server.wire import dump, error_body, status_of
 
 __all__ = ["api_routes", "body_of", "on_agentd_error", "on_crash", "on_http_error", "streamed"]
@@ -42,6 +43,7 @@ def api_routes(kernel: Kernel, shutdown: Callable[[], None]) -> list[Route]:
     table: list[tuple[str, str, Role, Endpoint]] = [
         ("GET", "/api/status", "view", api.status),
         ("POST", "/api/shutdown", "admin", api.stop),
+        ("GET", "/api/tools", "view", api.tools),
         ("POST", "/api/call/{tool}", "view", api.call),  # and what the tool asks for
         ("GET", "/api/jobs", "view", api.jobs),
         ("GET", "/api/jobs/{id}", "view", api.job),
@@ -55,11 +57,13 @@ def api_routes(kernel: Kernel, shutdown: Callable[[], None]) -> list[Route]:
         ("POST", "/api/runs/{id}/resume", "operate", api.run_resume),
         ("GET", "/api/approvals", "view", api.approvals),
         ("GET", "/api/approvals/{id}", "view", api.approval),
-        ("POST", "/api/approvals/{id}", "approve", api.decide),
+        ("POST", "/api/approvals/{id}", "view", api.decide),  # the kernel refuses, and journals who tried
         ("GET", "/api/models", "view", api.models),
         ("GET", "/api/reports", "view", api.reports),
         ("GET", "/api/reports/{id}", "view", api.report),
         ("GET", "/api/artifacts", "view", api.artifacts),
+        ("GET", "/api/requests", "view", api.requests),
+        ("GET", "/api/requests/{id}", "view", api.request),
         ("GET", "/api/ledger", "view", api.ledger),
         ("GET", "/api/journal", "view", api.journal),
         ("GET", "/api/journal/verify", "view", api.journal_verify),
@@ -106,6 +110,17 @@ class _Api:
         return _json({"stopping": True})
 
     # --- calls and jobs ----------------------------------------------------------------------
+
+    async def tools(self, request: Request, caller: Caller) -> Response:
+        return _json(
+            [
+                {
+                    "name": tool.name, "title": tool.title, "description": tool.description,
+                    "launches": tool.launches, "inputSchema": input_schema(tool.arguments),
+                }
+                for tool in self._kernel.calls.tools.values()
+            ]
+        )  # fmt: skip
 
     async def call(self, request: Request, caller: Caller) -> Response:
         body = await body_of(request)
@@ -191,14 +206,25 @@ class _Api:
     async def artifacts(self, request: Request, caller: Caller) -> Response:
         return _json(self._kernel.artifacts.list(request.query_params.get("kind")))
 
+    async def requests(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.requests.list(_number(request, "limit", 50)))
+
+    async def request(self, request: Request, caller: Caller) -> Response:
+        found = self._kernel.requests.find(_id(request))
+        if found is None:
+            raise NotFound("request", _id(request), [row.id for row in self._kernel.requests.list(200)])
+        return _json(found)
+
     async def ledger(self, request: Request, caller: Caller) -> Response:
         return _json(self._kernel.ledger.summary())
 
     async def journal(self, request: Request, caller: Caller) -> Response:
-        return _json({"entries": self._kernel.journal.tail(_number(request, "tail", 50))})
+        return _json(self._kernel.journal.tail(_number(request, "tail", 50)))
 
     async def journal_verify(self, request: Request, caller: Caller) -> Response:
-        return _json(self._kernel.journal.verify())
+        seq, _, digest = request.query_params.get("head", "").partition(":")
+        head = (int(seq), digest) if seq.isdigit() and digest else None
+        return _json(self._kernel.journal.verify(head))
 
 
 # --- errors ----------------------------------------------------------------------------------
@@ -206,7 +232,10 @@ class _Api:
 
 async def on_agentd_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AgentdError)
-    return JSONResponse(error_body(error.code, error.message, error.hint), status_code=status_of(error))
+    body = error_body(error.code, error.message, error.hint)
+    if isinstance(error, NeedsApproval):
+        body["error"] |= {"job_id": error.job_id, "approval_id": error.approval_id}
+    return JSONResponse(body, status_code=status_of(error))
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:

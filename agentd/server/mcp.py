@@ -150,9 +150,9 @@ class _Handlers:
 
     @contextlib.asynccontextmanager
     async def _reporting(self, ctx: Context, arguments: Mapping[str, Any]) -> AsyncGenerator[None, None]:
-        """While a call about a job goes on, pass the job's progress to a client that asked for it."""
+        """While a call about a job goes on, pass on the job's progress; the SDK drops it if nobody asked."""
         job_id = arguments.get("job_id")
-        if not isinstance(job_id, str) or not ctx.meta or ctx.meta.get("progress_token") is None:
+        if not isinstance(job_id, str):
             yield
             return
         reporter = asyncio.create_task(self._report(ctx, job_id))

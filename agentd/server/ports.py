@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from agentd import sdk
 from agentd.policy.callers import Caller
+from agentd.store.requests import RequestRow
 from agentd.store.tokens import Role
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Journal",
     "Kernel",
     "Ledger",
+    "Requests",
     "Role",
     "Runs",
     "Tokens",
@@ -33,6 +35,7 @@ __all__ = [
 ]
 
 Verdict = Literal["approve", "deny"]
+
 
 def role_for(tool: sdk.Tool) -> Role:
     """Looking asks for `view`, everything else for `operate`."""
@@ -68,12 +71,17 @@ class Approvals(Protocol):
 
 
 class Ledger(Protocol):
-    def summary(self) -> Mapping[str, Any]: ...
+    def summary(self) -> BaseModel: ...
 
 
 class Journal(Protocol):
-    def tail(self, n: int) -> Sequence[Mapping[str, Any]]: ...
-    def verify(self) -> Mapping[str, Any]: ...
+    def tail(self, n: int) -> Sequence[BaseModel]: ...
+    def verify(self, head: tuple[int, str] | None = None) -> BaseModel: ...
+
+
+class Requests(Protocol):
+    def list(self, limit: int = 50) -> Sequence[RequestRow]: ...
+    def find(self, request_id: str) -> RequestRow | None: ...
 
 
 class Tokens(Protocol):
@@ -105,6 +113,8 @@ class Kernel(Protocol):
     def ledger(self) -> Ledger: ...
     @property
     def journal(self) -> Journal: ...
+    @property
+    def requests(self) -> Requests: ...
     @property
     def tokens(self) -> Tokens: ...
     async def gateway_complete(self, body: dict[str, Any], caller: Caller) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from agentd.errors import (
     InputError,
     NotFound,
     OverBudget,
+    Refused,
     Unauthorized,
     Unavailable,
 )
@@ -29,6 +30,7 @@ STATUS: dict[type[AgentdError], int] = {
     InputError: 400,
     Denied: 403,
     OverBudget: 402,
+    Refused: 403,
     Unauthorized: 403,  # known but too weak: a missing or wrong token ends at the guard with 401
     Unavailable: 503,
     Busy: 503,

@@ -1,0 +1,45 @@
+# Two commands on a fresh machine: make demo, make test. Both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export AGENTD_CACHE ?= $(CURDIR)/build/cache
+
+.PHONY: demo test fast check format bench clean help
+
+help:           ## list the commands
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(VENV)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "agentd needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.12 demo" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+	  || { echo "Python's venv module is missing. Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.ready  ## from a small open model to a served one of our own (about 25 minutes on 2 cores)
+	$(BIN)/agentd demo
+
+test: $(VENV)/.ready check  ## everything a fresh machine must pass, a shortened real journey included
+	$(BIN)/pytest
+
+fast: $(VENV)/.ready  ## the tests that need no recipe environment (about a minute)
+	$(BIN)/pytest -m "not slow and not inspector"
+
+check: $(VENV)/.ready  ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+
+format: $(VENV)/.ready  ## put the code in shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.ready  ## figures, each beside a named baseline in the same run
+	$(BIN)/agentd bench startup
+	$(BIN)/agentd bench finetune
+
+clean:          ## stop what runs from here, and remove everything that was built
+	@if [ -x $(BIN)/agentd ]; then AGENTD_STATE=$(CURDIR)/build/demo $(BIN)/agentd stop --jobs 2>/dev/null || true; fi
+	rm -rf build dist $(VENV) .pytest_cache .ruff_cache .hypothesis

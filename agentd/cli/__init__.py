@@ -1,0 +1,29 @@
+"""The command line: one file per group of commands; the only place that prints.
+
+app.py        the list of commands, and the translation of errors to exit codes
+client.py     finding (or starting) the daemon, and talking to it
+show.py       tables, progress, figures
+follow.py     watching a job or a run until its end, asking at a terminal on the way
+serve.py      serve, stop, mcp        call.py       call, run, runs
+jobs.py       jobs                    approvals.py  approvals, approve, deny
+look.py       models, ledger, journal, why, reports
+envs.py       env list, build, prune  doctor.py     doctor
+demo.py       demo                    bench.py      bench
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """The ``agentd`` command. ``agentd mcp`` takes a short way: an editor waits for its first answer."""
+    if sys.argv[1:] == ["mcp"]:
+        from agentd.cli.proxy import run_proxy
+
+        sys.exit(run_proxy())
+    from agentd.cli.app import app
+
+    app()

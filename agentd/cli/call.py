@@ -1,0 +1,199 @@
+"""Calling tools and running plans: ``call``, ``tools``, ``run``, ``runs``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import yaml
+
+from agentd.cli import show
+from agentd.cli.client import Client, connect
+from agentd.cli.follow import ask, fail_unless_done, follow_job, follow_run, interactive
+from agentd.errors import InputError, NeedsApproval
+
+__all__ = ["call", "run", "runs", "tools"]
+
+
+@click.command()
+@click.argument("tool")
+@click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
+@click.option("--no-wait", is_flag=True, help="Print the handle of a started job and return.")
+@click.option("--quote", "only_quote", is_flag=True, help="Only tell what it would take.")
+@click.option("--key", default="", help="Idempotency key: the same key is the same call.")
+@click.option("--json", "json_", is_flag=True, help="Print the whole answer as JSON.")
+def call(tool: str, arguments: tuple[str, ...], no_wait: bool, only_quote: bool, key: str, json_: bool) -> None:
+    """Call a tool, and wait for what it launches. Values are read as YAML.
+
+    \b
+    Examples: agentd call get_model source=smollm2-135m
+              agentd call search query="how long do refunds take" collection=handbook
+              agentd call finetune model=smollm2-135m dataset=train.jsonl epochs=2 --quote
+    """
+    client, given = connect(), _arguments(arguments)
+    if only_quote:
+        tool, given = "quote", {"tool": tool, "arguments": given}
+    try:
+        answer = client.call(tool, given, key=key)
+    except NeedsApproval as needs:
+        answer = _approved(client, needs)
+    if _is_job(answer) and answer["id"] and not no_wait:
+        answer = follow_job(client, answer["id"]) if answer["state"] != "succeeded" else answer
+        _print_job(answer, json_)
+        fail_unless_done(answer)
+    elif json_:
+        show.as_json(answer)
+    elif _is_job(answer):
+        _print_job(answer, json_)
+    else:
+        _print_answer(answer)
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "json_", is_flag=True, help="Print schemas as JSON.")
+def tools(name: str | None, json_: bool) -> None:
+    """List the tools, or one tool with its arguments.
+
+    \b
+    Example: agentd tools finetune
+    """
+    listed = connect().get("/api/tools")
+    if name:
+        found = next((tool for tool in listed if tool["name"] == name), None)
+        if found is None:
+            from agentd.errors import NotFound
+
+            raise NotFound("tool", name, [tool["name"] for tool in listed])
+        listed = [found]
+    if json_:
+        show.as_json(listed)
+    elif name:
+        tool = listed[0]
+        show.console.print(f"[bold]{tool['name']}[/]  {tool['title']}\n\n{tool['description']}\n")
+        required = tool["inputSchema"].get("required", [])
+        rows = [
+            (n, "needed" if n in required else p.get("default", ""), p.get("description", ""))
+            for n, p in tool["inputSchema"].get("properties", {}).items()
+        ]
+        show.table(["argument", "default", "meaning"], rows, empty="It takes no arguments.")
+    else:
+        rows = [(tool["name"], tool["title"], " ".join(tool["description"].split()).split(". ")[0].rstrip(".")) for tool in listed]
+        show.table(["tool", "title", "what it does"], rows, empty="There are no tools.")
+
+
+@click.command()
+@click.argument("plan", required=False)
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Replace a parameter of the plan.")
+@click.option("--resume", metavar="RUN", help="Go on with a run that failed or was stopped.")
+@click.option("--stop", "stop_", metavar="RUN", help="Stop a run; finished steps stay.")
+@click.option("--no-wait", is_flag=True, help="Print the run's id and return.")
+@click.option("--json", "json_", is_flag=True, help="Print the finished run as JSON.")
+def run(plan: str | None, settings: tuple[str, ...], resume: str | None, stop_: str | None, no_wait: bool, json_: bool) -> None:
+    """Run a plan: a file, or the name of a shipped one. Exit code 1 when a step failed.
+
+    \b
+    Examples: agentd run tickets
+              agentd run plan.yaml --set epochs=2 --json
+              agentd run --resume run-1m8…
+    """
+    client = connect()
+    if stop_:
+        view = client.post(f"/api/runs/{stop_}/stop")
+        show.as_json(view) if json_ else show.errors.print(f"{stop_} stopped")
+        return
+    if resume:
+        run_id = client.post(f"/api/runs/{resume}/resume")["id"]
+    elif plan:
+        run_id = client.call("run_plan", {"plan": plan, "params": _arguments(settings)})["run"]
+    else:
+        raise InputError("Name a plan", hint="agentd run tickets, agentd run plan.yaml, or --resume RUN")
+    if no_wait:
+        show.as_json({"run": run_id}) if json_ else show.console.print(run_id)
+        return
+    show.errors.print(f"{run_id} (Ctrl-C leaves it running; agentd runs {run_id} --follow)")
+    view = follow_run(client, run_id)
+    if json_:
+        show.as_json(view)
+    fail_unless_done(view)
+
+
+@click.command()
+@click.argument("run_id", required=False, metavar="[RUN]")
+@click.option("--follow", is_flag=True, help="Watch it until it has ended.")
+@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
+def runs(run_id: str | None, follow: bool, json_: bool) -> None:
+    """List runs of plans, or one with its steps.
+
+    \b
+    Example: agentd runs run-1m8… --follow
+    """
+    client = connect()
+    if run_id is None:
+        listed = client.get("/api/runs")
+        if json_:
+            show.as_json(listed)
+            return
+        rows = [(r["id"], r["plan"], show.state_mark(r["state"]), show.ago(r["created_at"]), r["reason"]) for r in listed]
+        show.table(["run", "plan", "state", "started", "reason"], rows, empty="No runs yet: agentd run PLAN")
+        return
+    view = follow_run(client, run_id) if follow else client.get(f"/api/runs/{run_id}")
+    if json_:
+        show.as_json(view)
+        return
+    rows = [(s["id"], s["tool"], show.state_mark(s["state"]), s.get("job") or "", s.get("reason") or "") for s in view["steps"]]
+    show.table(["step", "tool", "state", "job", "reason"], rows, empty="")
+
+
+def _arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
+    """``name=value`` pairs; values as YAML, so numbers, lists and null are what they look like."""
+    given: dict[str, Any] = {}
+    for pair in pairs:
+        name, sign, value = pair.partition("=")
+        if not sign or not name.isidentifier():
+            raise InputError(f"{pair!r} is not NAME=VALUE", hint='Quote values with spaces: query="two words"')
+        try:
+            given[name] = yaml.safe_load(value) if value else ""
+        except yaml.YAMLError:
+            given[name] = value  # a sentence with a colon is text
+        if isinstance(given[name], dict) and not value.lstrip().startswith("{"):
+            given[name] = value
+    return given
+
+
+def _is_job(answer: Any) -> bool:
+    return isinstance(answer, dict) and {"id", "state", "tool", "quote"} <= answer.keys()
+
+
+def _approved(client: Client, needs: NeedsApproval) -> dict[str, Any]:
+    """A call that waits for a person: ask at a terminal, else say how to go on."""
+    if not interactive():
+        raise needs
+    ask(client, client.get(f"/api/approvals/{needs.approval_id}"))
+    return client.get(f"/api/jobs/{needs.job_id}")
+
+
+def _print_job(job: dict[str, Any], json_: bool) -> None:
+    if json_:
+        show.as_json(job)
+    elif job["state"] == "succeeded":
+        _print_answer(job["result"] or {})
+    else:
+        service = job["service"] or {}
+        show.facts({"job": job["id"], "state": job["state"], "url": service.get("url"), "serves": ", ".join(service.get("serves", [])), "next": job["next"]})
+
+
+def _print_answer(answer: Any) -> None:
+    if not isinstance(answer, dict):
+        show.as_json(answer)
+        return
+    simple = {k: v for k, v in answer.items() if not isinstance(v, (dict, list))}
+    show.facts(simple)
+    for name, value in answer.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            columns = [key for key in value[0] if not isinstance(value[0][key], (dict, list))]
+            show.console.print(f"\n[bold]{name}[/]")
+            show.table(columns, [[str(item.get(c, ""))[:160] for c in columns] for item in value], empty="")
+        elif isinstance(value, (dict, list)) and value:
+            show.console.print(f"\n[bold]{name}[/]")
+            show.as_json(value)

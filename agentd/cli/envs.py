@@ -1,0 +1,111 @@
+"""The environments that recipes run in: ``env list``, ``env build``, ``env prune``."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agentd.cli import show
+from agentd.config import Config, load_config
+from agentd.daemon import accelerator
+from agentd.errors import AgentdError, NotFound
+from agentd.jobs.environments import Environments, Lock
+from agentd.plugins import Plugins
+
+__all__ = ["env"]
+
+
+@click.group()
+def env() -> None:
+    """Look at, build and remove the Python environments of recipes. No daemon is needed.
+
+    \b
+    Example: agentd env list
+    """
+
+
+@env.command(name="list")
+@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
+def list_(json_: bool) -> None:
+    """Every recipe, whether its environment is built, and what building would download."""
+    config = load_config()
+    environments = _environments(config)
+    rows = [_row(environments, path) for path in _recipes(config).values()]
+    if json_:
+        show.as_json(rows)
+        return
+    show.table(
+        ["recipe", "state", ">download", ">disk", "environment"],
+        [(r["recipe"], r["state"], show.bytes_(r["download_bytes"]) if r["download_bytes"] else "",
+          show.bytes_(r["disk_bytes"]) if r["disk_bytes"] else "", r["digest"][:12]) for r in rows],
+        empty="There are no recipes.",
+    )  # fmt: skip
+    show.errors.print(f"in {config.cache_dir}; environments share files, so together they take less", style="dim")
+
+
+@env.command()
+@click.argument("recipes", nargs=-1)
+@click.option("--compile", "compile_", is_flag=True, help="Compile bytecode too: slower now, first start faster.")
+def build(recipes: tuple[str, ...], compile_: bool) -> None:
+    """Build environments ahead of time, all of them without names; as before going offline.
+
+    \b
+    Example: agentd env build finetune serve_vllm
+    """
+    config = load_config()
+    known, environments = _recipes(config), _environments(config)
+    for name in recipes or known:
+        if name not in known:
+            raise NotFound("recipe", name, known)
+        lock = asyncio.run(environments.lock(known[name]))
+        size = environments.estimate(lock).download_bytes
+        with show.errors.status(f"{name}: at most {show.bytes_(size)} to download") as status:
+            asyncio.run(
+                environments.build(lock, lambda e: status.update(f"{name}: {show.progress_line(e)}"), compile_bytecode=compile_)  # noqa: B023
+            )
+        show.errors.print(f"[green]✓[/] {name}")
+
+
+@env.command()
+@click.option("--days", default=0.0, help="Only those that were not used for so many days.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def prune(days: float, yes: bool) -> None:
+    """Remove environments. They are built again when a job needs them.
+
+    \b
+    Example: agentd env prune --days 30
+    """
+    environments = _environments(load_config())
+    listed = environments.list()
+    if not listed:
+        show.errors.print("No environments are built.")
+        return
+    if not yes:
+        click.confirm(f"Remove up to {len(listed)} environments ({show.bytes_(sum(e.size_bytes for e in listed))})?", abort=True)
+    gone = environments.prune(unused_s=days * 86_400)
+    show.errors.print(f"removed {len(gone)}, {show.bytes_(sum(e.size_bytes for e in gone))}")
+
+
+def _environments(config: Config) -> Environments:
+    interpreters = {name: recipe.python for name, recipe in config.recipes.items()}
+    return Environments(config.cache_dir, interpreters=interpreters, accelerator=accelerator())
+
+
+def _recipes(config: Config) -> dict[str, Path]:
+    plugins = Plugins.open(config.roots)
+    return {name: plugins.find("tools", f"recipes/{name}.py") for name in plugins.names("tools/recipes", ".py")}
+
+
+def _row(environments: Environments, recipe: Path) -> dict[str, Any]:
+    try:
+        lock: Lock = asyncio.run(environments.lock(recipe))
+    except AgentdError as error:
+        return {"recipe": recipe.stem, "state": f"cannot be resolved: {error.message[:80]}", "digest": "", "download_bytes": 0, "disk_bytes": 0}
+    estimate = environments.estimate(lock)
+    built = {e.digest: e for e in environments.list()}
+    disk = built[lock.digest].size_bytes if lock.digest in built else estimate.disk_bytes
+    state = "built" if estimate.built else "not built"
+    return {"recipe": recipe.stem, "state": state, "digest": lock.digest, "download_bytes": estimate.download_bytes, "disk_bytes": disk}

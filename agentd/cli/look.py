@@ -1,0 +1,157 @@
+"""Reading what there is: ``models``, ``reports``, ``why``, ``ledger``, ``journal``."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from agentd.cli import show
+from agentd.cli.client import connect
+
+__all__ = ["journal", "ledger", "models", "reports", "why"]
+
+
+@click.command()
+@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
+def models(json_: bool) -> None:
+    """List models and aliases, and which of them answer now.
+
+    \b
+    Example: agentd models
+    """
+    answer = connect().call("list_models", {})
+    if json_:
+        show.as_json(answer)
+        return
+    rows = [
+        (m["name"], m["kind"], m.get("base") or "", show.bytes_(m["size_bytes"]) if m.get("size_bytes") else "",
+         "yes" if m.get("served") else "", m.get("quality") or "")
+        for m in answer["models"]
+    ]  # fmt: skip
+    show.table(["model", "kind", "base", ">size", "served", "quality"], rows,
+               empty="No models yet: agentd call get_model source=smollm2-135m")  # fmt: skip
+    for alias in answer["aliases"]:
+        weights = ", ".join(f"{m} ({w:g})" if len(alias["weights"]) > 1 else m for m, w in alias["weights"].items())
+        show.console.print(f"[bold]{show.escape(alias['name'])}[/] → {show.escape(weights)}  [dim]{show.escape(alias['reason'])}[/]")
+
+
+@click.command()
+@click.argument("ref", required=False)
+@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
+def reports(ref: str | None, json_: bool) -> None:
+    """List what was measured, or one report by id or as model@suite.
+
+    \b
+    Example: agentd reports smollm2-135m@tickets
+    """
+    client = connect()
+    listed = [client.get(f"/api/reports/{ref}")] if ref else client.get("/api/reports")
+    if json_:
+        show.as_json(listed[0] if ref else listed)
+        return
+    rows = [
+        (r["id"], r["suite"], r["model"], r["label"], f"{r['score']:.3f}", f"{r['low']:.3f} to {r['high']:.3f}", r["n"], r["errors"] or "")
+        for r in listed
+    ]  # fmt: skip
+    show.table(["report", "suite", "model", "label", ">score", "95 % interval", ">n", ">errors"], rows,
+               empty="No reports yet: agentd call evaluate suite=tickets model=…")  # fmt: skip
+    if ref:
+        show.facts({"rows": listed[0]["rows"]})
+
+
+@click.command()
+@click.argument("request_id", metavar="[REQUEST]", required=False)
+@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
+def why(request_id: str | None, json_: bool) -> None:
+    """Explain an answered request: which model, why that one, what it cost.
+
+    Without an id, lists the last requests.
+
+    \b
+    Example: agentd why req-1m8…
+    """
+    client = connect()
+    if request_id:
+        row = client.get(f"/api/requests/{request_id}")
+        show.as_json(row) if json_ else show.facts({**row, "micro_usd": show.money(row["micro_usd"]), "at": show.ago(row["at"])})
+        return
+    listed = client.get("/api/requests")
+    if json_:
+        show.as_json(listed)
+        return
+    rows = [(r["id"], r["asked"], r["model"], r["status"], r["input_tokens"], r["output_tokens"], show.money(r["micro_usd"])) for r in listed]
+    show.table(["request", "asked for", "answered by", "status", ">in", ">out", ">cost"], rows, empty="No requests yet.")
+
+
+@click.command()
+@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
+def ledger(json_: bool) -> None:
+    """Show what was spent and what is set aside, of jobs and tokens together.
+
+    \b
+    Example: agentd ledger
+    """
+    summary = connect().get("/api/ledger")
+    if json_:
+        show.as_json(summary)
+        return
+    for period in ("day", "month"):
+        limit = summary[f"{period}_limit"]
+        show.console.print(
+            f"this {period}: {show.money(summary[f'{period}_spent'])} spent, {show.money(summary[f'{period}_reserved'])} set aside,"
+            f" {'no limit' if limit is None else 'of ' + show.money(limit)}"
+        )
+    rows = [
+        (e["subject"], e["principal"], show.money(e["reserved"]), "open" if e["settled"] is None else show.money(e["settled"]), show.ago(e["at"]))
+        for e in summary["entries"]
+    ]  # fmt: skip
+    show.table(["for", "by", ">set aside", ">spent", "when"], rows, empty="Nothing was spent yet.")
+
+
+@click.group(invoke_without_command=True)
+@click.option("-n", "count", default=30, show_default=True, help="How many entries.")
+@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
+@click.pass_context
+def journal(ctx: click.Context, count: int, json_: bool) -> None:
+    """Show what happened and who decided it, newest last.
+
+    \b
+    Examples: agentd journal -n 100
+              agentd journal verify
+    """
+    if ctx.invoked_subcommand:
+        return
+    entries = connect().get("/api/journal", tail=count)
+    if json_:
+        show.as_json(entries)
+        return
+    rows = [
+        (e["seq"], time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(e["at"])), e["kind"], e["subject"], e["principal"],
+         ", ".join(f"{k}={v}" for k, v in e["data"].items() if v)[:120])
+        for e in entries
+    ]  # fmt: skip
+    show.table([">#", "at", "what", "subject", "who", ""], rows, empty="The journal is empty.")
+
+
+@journal.command()
+@click.option("--head", metavar="SEQ:HASH", help="Also check that this exported entry is still there.")
+@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
+def verify(head: str | None, json_: bool) -> None:
+    """Check the journal's chain. Exit code 1 when an entry was changed, removed or reordered.
+
+    The printed head, kept elsewhere, later finds entries that were cut off the end.
+
+    \b
+    Example: agentd journal verify --head 120:9f3c…
+    """
+    verdict = connect().get("/api/journal/verify", head=head)
+    if json_:
+        show.as_json(verdict)
+    else:
+        said = "intact" if verdict["ok"] else f"BROKEN: {verdict['problem']}"
+        show.console.print(f"{verdict['entries']} entries, {said}\nhead {verdict['entries']}:{verdict['head']}")
+    sys.exit(0 if verdict["ok"] else 1)
+
+

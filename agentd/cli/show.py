@@ -1,0 +1,104 @@
+"""Tables, progress and figures, for people. What goes to other programs is JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from agentd.store.ledger import usd
+
+__all__ = ["ago", "as_json", "bytes_", "console", "errors", "escape", "facts", "money", "progress_line", "span", "state_mark", "table"]
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+_MARKS = {
+    "succeeded": ("✓", "green"), "failed": ("✗", "red"), "lost": ("✗", "red"), "timed_out": ("✗", "red"),
+    "cancelled": ("–", "yellow"), "skipped": ("–", "dim"), "stopped": ("–", "yellow"),
+    "waiting_approval": ("?", "magenta"), "running": ("·", "cyan"),
+}  # fmt: skip
+
+
+def as_json(value: Any) -> None:
+    """The one place where results for programs are written: JSON on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
+    """A plain table; `empty` is said when there are no rows. Cells are escaped: they may come from anywhere."""
+    listed = list(rows)
+    if not listed:
+        errors.print(empty)
+        return
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+    for row in listed:
+        shown.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+    console.print(shown)
+
+
+def state_mark(state: str) -> Text:
+    """A state with its colour."""
+    mark, style = _MARKS.get(state, ("·", ""))
+    return Text(f"{mark} {state}", style=style)
+
+
+def facts(values: Mapping[str, Any], to: Console = console) -> None:
+    """Name and value, a line each; values that are empty are left out."""
+    width = max((len(name) for name in values), default=0)
+    for name, value in values.items():
+        if value not in (None, "", {}, []):
+            to.print(Text.assemble((f"{name:>{width}}  ", "dim"), Text(str(value))))
+
+
+def span(seconds: float | None) -> str:
+    """``45 s``, ``7.5 min``, ``2.1 h``."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def ago(at: float | None) -> str:
+    return "" if at is None else f"{span(max(0.0, time.time() - at))} ago"
+
+
+def bytes_(n: float) -> str:
+    """``163 MB``, decimal."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.0f} {unit}" if unit in ("B", "kB") or n >= 100 else f"{n:.1f} {unit}"
+        n /= 1000
+    return f"{n:.1f} TB"
+
+
+def progress_line(progress: Mapping[str, Any]) -> str:
+    """One line out of a recipe's progress: done of total, the figures it reports, time left."""
+    parts: list[str] = []
+    done, total, unit = progress.get("done"), progress.get("total"), progress.get("unit", "")
+    if total and unit == "bytes":
+        parts.append(f"{bytes_(done or 0)} of {bytes_(total)}")
+    elif total:
+        parts.append(f"{done}/{total} {unit}".rstrip())
+    if message := progress.get("message"):
+        parts.append(str(message))
+    for name, form in (("loss", "loss {:.3f}"), ("tokens_per_s", "{:,.0f} tokens/s"), ("rows_per_s", "{:.1f} rows/s"), ("documents_per_s", "{:.1f} documents/s")):
+        if isinstance(value := progress.get(name), (int, float)):
+            parts.append(form.format(value))
+    if isinstance(left := progress.get("seconds_left"), (int, float)):
+        parts.append(f"{span(left)} left")
+    return ", ".join(parts)
+
+
+def money(micro: int | None) -> str:
+    return "" if micro is None else usd(micro)

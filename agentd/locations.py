@@ -1,0 +1,51 @@
+"""Where things lie, by environment variables and custom. Standard library only: the stdio proxy uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ADDRESS", "AGENT_TOKEN", "OWNER_TOKEN", "cache_dir", "config_file", "read_address", "state_dir"]
+
+ADDRESS = "daemon.json"
+OWNER_TOKEN, AGENT_TOKEN = "owner-token", "agent-token"
+
+
+def config_file(env: Mapping[str, str] = os.environ) -> Path | None:
+    """The file that ``AGENTD_CONFIG`` names, else the usual one when it exists."""
+    if named := env.get("AGENTD_CONFIG"):
+        return Path(named)
+    usual = _xdg(env, "XDG_CONFIG_HOME", ".config") / "agentd" / "agentd.toml"
+    return usual if usual.is_file() else None
+
+
+def state_dir(env: Mapping[str, str] = os.environ) -> Path:
+    """The state directory: ``AGENTD_STATE``, else what the config file says, else the usual one."""
+    if named := env.get("AGENTD_STATE"):
+        return Path(named).expanduser().resolve()
+    path = config_file(env)
+    if path is not None and path.is_file():
+        said = tomllib.loads(path.read_text(encoding="utf-8")).get("state_dir")
+        if said:
+            return (path.parent / Path(said).expanduser()).resolve()
+    return _xdg(env, "XDG_STATE_HOME", ".local/state") / "agentd"
+
+
+def cache_dir(env: Mapping[str, str] = os.environ) -> Path:
+    return _xdg(env, "XDG_CACHE_HOME", ".cache") / "agentd"
+
+
+def read_address(state: Path) -> dict[str, Any] | None:
+    """``{"url", "pid", "version"}`` of the daemon of this state directory; None when none has said where it is."""
+    try:
+        return json.loads((state / ADDRESS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _xdg(env: Mapping[str, str], name: str, default: str) -> Path:
+    return Path(env[name]) if env.get(name) else Path.home() / default

@@ -1,0 +1,376 @@
+"""A small kernel that satisfies `agentd.server.ports.Kernel`, and a real server around it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from pydantic import BaseModel, Field, ValidationError
+
+from agentd import sdk
+from agentd.errors import Conflict, InputError, NotFound, OverBudget
+from agentd.sdk import Alias, Context, JobView, Model, Report, Tool, tool
+from agentd.server.app import bind, http_server
+from agentd.server.auth import Gate
+from agentd.server.ports import Caller, Kernel, Verdict
+
+
+class Echo(BaseModel):
+    text: str
+    principal: str
+    surface: str
+    is_agent: bool
+    cwd: str
+    note: str | None = None
+
+
+@tool(title="Echo", result=Echo, read_only=True, idempotent=True)
+async def echo(
+    ctx: Context, *, text: Annotated[str, Field(description="what to say")], note: str | None = None
+) -> None:
+    """Say it back, with who asked and from where."""
+
+
+@tool(title="Fine-tune", launches=True, open_world=True)
+async def finetune(
+    ctx: Context,
+    *,
+    data: Annotated[str, Field(description="path of a JSONL data set")],
+    epochs: Annotated[int, Field(description="passes over the data", ge=1)] = 2,
+) -> None:
+    """Train a LoRA on a data set. Launches a job."""
+
+
+@tool(title="Wait for a job", result=JobView, read_only=True)
+async def job_wait(ctx: Context, *, job_id: str, max_s: float = 45) -> None:
+    """Wait until a job has ended, at most `max_s` seconds."""
+
+
+@tool(title="Overspend", result=Echo, destructive=True)
+async def overspend(ctx: Context) -> None:
+    """Always refused by the ledger."""
+
+
+@tool(title="Crash", result=Echo, read_only=True)
+async def crash(ctx: Context) -> None:
+    """Always fails in a way nobody foresaw."""
+
+
+@tool(title="Hang", result=Echo, read_only=True)
+async def hang(ctx: Context) -> None:
+    """Never answers."""
+
+
+class FakeJobs:
+    """Jobs with a story each: `follow` tells it, and `wait` returns once it has been told."""
+
+    def __init__(self) -> None:
+        done = JobView(id="job-1", tool="finetune", title="A run", state="succeeded", result={"loss": 0.5})
+        running = done.model_copy(update={"state": "running", "result": None})
+        steps = [
+            running.model_copy(update={"progress": {"done": n, "total": 3, "unit": "steps"}}) for n in (1, 2, 3)
+        ]
+        self.stories: dict[str, list[JobView]] = {"job-1": [running, *steps, done]}
+        self.told: dict[str, asyncio.Event] = {"job-1": asyncio.Event()}
+        self.cancelled: list[str] = []
+
+    def get(self, job_id: str) -> JobView:
+        if job_id not in self.stories:
+            raise NotFound("job", job_id, self.stories)
+        return self.stories[job_id][-1]
+
+    def list(self, *, state: str | None = None, limit: int = 50) -> list[JobView]:
+        views = [story[-1] for story in self.stories.values()]
+        return [view for view in views if state in (None, view.state)][:limit]
+
+    async def follow(self, job_id: str) -> AsyncIterator[JobView]:
+        self.get(job_id)
+        for view in self.stories[job_id]:
+            yield view
+        self.told[job_id].set()
+
+    async def wait(self, job_id: str, max_s: float) -> JobView:
+        view = self.get(job_id)
+        if max_s > 1:
+            await self.told[job_id].wait()
+        return view
+
+    def logs(self, job_id: str, *, tail: int = 50) -> list[str]:
+        self.get(job_id)
+        return ["one", "two", "three"][-tail:]
+
+    async def cancel(self, job_id: str) -> JobView:
+        self.cancelled.append(job_id)
+        return self.get(job_id).model_copy(update={"state": "cancelled"})
+
+    def seconds_of(self, tool: str, key: str) -> list[float]:
+        return []
+
+
+class FakeCalls:
+    def __init__(self, jobs: FakeJobs) -> None:
+        self.tools: Mapping[str, Tool] = {
+            each.name: each for each in (echo, finetune, job_wait, overspend, crash, hang)
+        }
+        self.keys: dict[str, tuple[str, dict[str, Any]]] = {}
+        self.hung, self.unhung = threading.Event(), threading.Event()
+        self._jobs = jobs
+
+    async def call(self, name: str, arguments: dict[str, Any], caller: Caller, *, key: str = "") -> BaseModel:
+        try:
+            given = self.tools[name].arguments.model_validate(arguments).model_dump()
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise InputError(f"{name}: {first['loc'][0]}: {first['msg']}", hint="See its schema.") from error
+        if key and self.keys.setdefault(key, (name, given)) != (name, given):
+            raise Conflict(f"Key {key!r} was used for something else")
+        return await self._answer(name, given, caller)
+
+    async def _answer(self, name: str, given: dict[str, Any], caller: Caller) -> BaseModel:
+        match name:
+            case "echo":
+                return Echo(
+                    principal=caller.principal,
+                    surface=caller.surface,
+                    is_agent=caller.is_agent,
+                    cwd=str(caller.cwd),
+                    **given,
+                )
+            case "finetune":
+                return self._jobs.stories["job-1"][0]
+            case "job_wait":
+                return await self._jobs.wait(given["job_id"], given["max_s"])
+            case "overspend":
+                raise OverBudget("Today's budget of $10.00 has no room for $12.00", hint="Raise it or wait.")
+            case "hang":
+                return await self._hang()
+            case _:
+                raise RuntimeError("the secret is 1234")
+
+    async def _hang(self) -> BaseModel:
+        self.hung.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.unhung.set()
+        raise AssertionError
+
+
+class FakeApproval(BaseModel):
+    id: str
+    state: str
+    decided_by: str | None = None
+    reason: str = ""
+
+
+class FakeApprovals:
+    def __init__(self) -> None:
+        self.all = {"apr-1": FakeApproval(id="apr-1", state="waiting")}
+
+    def list(self) -> Sequence[FakeApproval]:
+        return list(self.all.values())
+
+    def get(self, approval_id: str) -> FakeApproval:
+        if approval_id not in self.all:
+            raise NotFound("approval", approval_id, self.all)
+        return self.all[approval_id]
+
+    async def decide(self, approval_id: str, verdict: Verdict, by: Caller, reason: str) -> FakeApproval:
+        decided = FakeApproval(id=approval_id, state=verdict, decided_by=by.principal, reason=reason)
+        self.all[approval_id] = decided
+        return decided
+
+
+class FakeCatalog:
+    def get(self, name: str) -> Model:
+        raise NotFound("model", name)
+
+    def list(self) -> list[Model]:
+        return [Model(name="small", kind="local", path=Path("/models/small"))]
+
+    def put(self, model: Model) -> None:
+        raise NotImplementedError
+
+    def alias(self, name: str) -> Alias | None:
+        return None
+
+    def aliases(self) -> list[Alias]:
+        return [Alias(name="support", weights={"small": 1.0})]
+
+    def set_alias(self, alias: Alias) -> None:
+        raise NotImplementedError
+
+    async def chat(self, model: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> sdk.ChatResult:
+        raise NotImplementedError
+
+
+class FakeReports:
+    def __init__(self) -> None:
+        self.all = {
+            "rep-1": Report(
+                id="rep-1",
+                suite="tickets",
+                suite_digest="d",
+                model="small",
+                metric="exact",
+                score=0.9,
+                low=0.84,
+                high=0.94,
+                n=120,
+                rows=Path("rows.jsonl"),
+            )
+        }
+
+    def save(self, report: Report) -> Report:
+        raise NotImplementedError
+
+    def get(self, ref: str) -> Report:
+        if ref not in self.all:
+            raise NotFound("report", ref, self.all)
+        return self.all[ref]
+
+    def list(self) -> list[Report]:
+        return list(self.all.values())
+
+
+class FakeArtifacts:
+    def add(
+        self,
+        kind: str,
+        path: Path,
+        *,
+        name: str,
+        meta: Mapping[str, Any] | None = None,
+        parents: Sequence[str] = (),
+    ) -> sdk.Artifact:
+        raise NotImplementedError
+
+    def get(self, ref: str, kind: str | None = None) -> sdk.Artifact:
+        raise NotFound("artifact", ref)
+
+    def list(self, kind: str | None = None) -> list[sdk.Artifact]:
+        return []
+
+
+class FakeRuns:
+    def view(self, run_id: str) -> dict[str, Any]:
+        if run_id != "run-1":
+            raise NotFound("run", run_id, ["run-1"])
+        return {"run_id": run_id, "state": "succeeded", "steps": []}
+
+    def list(self, *, limit: int = 50) -> Sequence[dict[str, Any]]:
+        return [self.view("run-1")][:limit]
+
+    async def follow(self, run_id: str) -> AsyncIterator[dict[str, Any]]:
+        yield self.view(run_id) | {"state": "running"}
+        yield self.view(run_id)
+
+    async def stop(self, run_id: str) -> dict[str, Any]:
+        return self.view(run_id) | {"state": "cancelled"}
+
+    async def resume(self, run_id: str) -> dict[str, Any]:
+        return self.view(run_id) | {"state": "running"}
+
+
+class FakeLedger:
+    def summary(self) -> Mapping[str, Any]:
+        return {"spent_micro_usd": 1_500_000}
+
+
+class FakeJournal:
+    def tail(self, n: int) -> Sequence[Mapping[str, Any]]:
+        return [{"seq": seq} for seq in range(5)][-n:]
+
+    def verify(self) -> Mapping[str, Any]:
+        return {"ok": True, "entries": 5}
+
+
+class FakeTokens:
+    """A token's text is its role; "robot" is an agent that may approve."""
+
+    def check(self, bearer: str) -> Caller | None:
+        if bearer == "robot":
+            return Caller("robot", "approve", "token", Path("/home"), is_agent=True)
+        if bearer in ("view", "operate", "approve", "admin"):
+            return Caller(f"ada-{bearer}", bearer, "token", Path("/home"), is_agent=False)
+        return None
+
+
+@dataclass
+class FakeKernel:
+    version: str = "1.2.3"
+    state_dir: Path = Path("/state")
+    jobs: FakeJobs = field(default_factory=FakeJobs)
+    runs: FakeRuns = field(default_factory=FakeRuns)
+    approvals: FakeApprovals = field(default_factory=FakeApprovals)
+    catalog: FakeCatalog = field(default_factory=FakeCatalog)
+    reports: FakeReports = field(default_factory=FakeReports)
+    artifacts: FakeArtifacts = field(default_factory=FakeArtifacts)
+    ledger: FakeLedger = field(default_factory=FakeLedger)
+    journal: FakeJournal = field(default_factory=FakeJournal)
+    tokens: FakeTokens = field(default_factory=FakeTokens)
+
+    def __post_init__(self) -> None:
+        self.calls = FakeCalls(self.jobs)
+
+    async def gateway_complete(self, body: dict[str, Any], caller: Caller) -> dict[str, Any]:
+        if body["model"] == "dear":
+            raise OverBudget("No room for it")
+        message = {"role": "assistant", "content": f"{caller.surface} {body['model']}"}
+        return {"object": "chat.completion", "choices": [{"index": 0, "message": message}], "sent": body}
+
+    async def gateway_stream(self, body: dict[str, Any], caller: Caller) -> AsyncIterator[bytes]:
+        if body["model"] == "dear":
+            raise OverBudget("No room for it")
+        yield b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
+        if body["model"] == "brittle":
+            raise OverBudget("It ran out")
+        yield b"data: [DONE]\n\n"
+
+
+@dataclass
+class Daemon:
+    """A server on a real port, in a thread with its own event loop."""
+
+    port: int
+    kernel: FakeKernel
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+@pytest.fixture
+def kernel() -> FakeKernel:
+    return FakeKernel()
+
+
+@pytest.fixture
+def gate() -> Gate:
+    """What the daemon lets through; tests that try its limits lower them."""
+    return Gate(body_bytes=64 * 1024, body_seconds=0.2)
+
+
+@pytest.fixture
+def daemon(kernel: FakeKernel, gate: Gate) -> Iterator[Daemon]:
+    satisfied: Kernel = kernel
+    server = http_server(satisfied, gate)
+    listener = bind("127.0.0.1", 0)
+
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    thread.start()
+    # The socket already listens: whoever connects before the server has started is queued, not refused.
+    yield Daemon(listener.getsockname()[1], kernel)
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"

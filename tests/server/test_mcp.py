@@ -1,0 +1,296 @@
+"""MCP, in memory and over real HTTP, for clients of both eras."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import mcp_types as types
+import pytest
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared.exceptions import MCPError
+
+from agentd.server.mcp import ERROR_META, KEY_META, mcp_server
+from agentd.server.ports import Caller
+
+pytestmark = pytest.mark.anyio
+
+ERAS = ["legacy", "2026-07-28", "auto"]
+Connect = Callable[..., AbstractAsyncContextManager[Client]]
+
+
+def over_http(daemon: Any, era: str) -> Connect:
+    @asynccontextmanager
+    async def connect(token: str = "operate", **headers: str) -> AsyncGenerator[Client, None]:
+        sent = {"authorization": f"Bearer {token}", **headers}
+        async with (
+            httpx2.AsyncClient(headers=sent, timeout=30) as http,
+            Client(streamable_http_client(f"{daemon.url}/mcp", http_client=http), mode=era) as client,
+        ):
+            yield client
+
+    return connect
+
+
+def in_memory(kernel: Any, era: str) -> Connect:
+    @asynccontextmanager
+    async def connect(token: str = "operate") -> AsyncGenerator[Client, None]:
+        caller = Caller(f"ada-{token}", token, "test", Path("/home"), is_agent=False)  # type: ignore[arg-type]
+        async with Client(mcp_server(kernel, caller), mode=era) as client:
+            yield client
+
+    return connect
+
+
+@pytest.fixture(params=[f"{way}-{era}" for way in ("memory", "http") for era in ERAS])
+def connect(request: pytest.FixtureRequest) -> Connect:
+    way, _, era = request.param.partition("-")
+    if way == "http":
+        return over_http(request.getfixturevalue("daemon"), era)
+    return in_memory(request.getfixturevalue("kernel"), era)
+
+
+@pytest.fixture(params=ERAS)
+def connect_http(request: pytest.FixtureRequest, daemon: Any) -> Connect:
+    return over_http(daemon, request.param)
+
+
+def text_of(result: types.CallToolResult) -> str:
+    return "".join(part.text for part in result.content if isinstance(part, types.TextContent))
+
+
+async def test_tools_are_listed_with_schemas_and_hints(connect: Connect) -> None:
+    async with connect() as client:
+        tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+    assert set(tools) == {"echo", "finetune", "job_wait", "overspend", "crash", "hang"}
+    assert tools["finetune"].input_schema == {
+        "type": "object",
+        "properties": {
+            "data": {"type": "string", "description": "path of a JSONL data set"},
+            "epochs": {"type": "integer", "minimum": 1, "default": 2, "description": "passes over the data"},
+        },
+        "required": ["data"],
+        "additionalProperties": False,
+    }
+    assert tools["echo"].annotations == types.ToolAnnotations(
+        title="Echo",
+        read_only_hint=True,
+        destructive_hint=False,
+        idempotent_hint=True,
+        open_world_hint=False,
+    )
+
+
+async def test_a_result_is_structured_and_readable(connect: Connect) -> None:
+    async with connect() as client:
+        result = await client.call_tool("echo", {"text": "hé"})
+    assert result.structured_content is not None
+    assert result.structured_content["text"] == "hé"
+    assert "note" not in result.structured_content
+    assert json.loads(text_of(result)) == result.structured_content
+
+
+async def test_a_call_acts_for_the_tokens_owner_as_an_agent(connect: Connect) -> None:
+    async with connect() as client:
+        result = await client.call_tool("echo", {"text": "x"})
+    said = result.structured_content or {}
+    assert (said["principal"], said["surface"], said["is_agent"]) == ("ada-operate", "mcp", True)
+
+
+async def test_a_launch_answers_with_a_job(connect: Connect) -> None:
+    async with connect() as client:
+        result = await client.call_tool("finetune", {"data": "rows.jsonl"})
+    assert (result.structured_content or {})["id"] == "job-1"
+    assert text_of(result).startswith("finetune job-1: running")
+
+
+async def test_an_error_is_a_tool_error_with_code_and_hint(connect: Connect) -> None:
+    async with connect() as client:
+        result = await client.call_tool("overspend", {})
+    assert result.is_error
+    assert text_of(result).startswith("over_budget: Today's budget")
+    assert (result.meta or {})[ERROR_META]["hint"] == "Raise it or wait."
+
+
+async def test_wrong_arguments_are_a_tool_error_that_a_model_can_mend(connect: Connect) -> None:
+    async with connect() as client:
+        result = await client.call_tool("finetune", {"data": "x", "epochs": 0})
+    assert result.is_error
+    assert "epochs" in text_of(result)
+
+
+async def test_a_crash_shows_an_incident_and_not_its_cause(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connect() as client:
+        result = await client.call_tool("crash", {})
+    assert result.is_error
+    assert "1234" not in text_of(result)
+    incident = text_of(result).split("incident ")[1].split()[0]
+    assert incident in caplog.text
+    assert "the secret is 1234" in caplog.text
+
+
+async def test_an_unknown_tool_is_a_protocol_error_with_near_names(connect: Connect) -> None:
+    async with connect() as client:
+        with pytest.raises(MCPError, match="'echo'") as caught:
+            await client.call_tool("ecko", {})
+    assert caught.value.error.code == types.INVALID_PARAMS
+
+
+async def test_a_viewer_sees_and_calls_only_what_looks(connect: Connect) -> None:
+    async with connect("view") as client:
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        result = await client.call_tool("finetune", {"data": "x"})
+    assert "finetune" not in names
+    assert "echo" in names
+    assert (result.meta or {})[ERROR_META]["code"] == "unauthorized"
+
+
+async def test_the_same_key_for_something_else_is_a_conflict(connect: Connect) -> None:
+    async with connect() as client:
+        for _ in range(2):
+            again = await client.call_tool("finetune", {"data": "a"}, meta={KEY_META: "k1"})  # type: ignore[typeddict-unknown-key]
+            assert not again.is_error
+        other = await client.call_tool("finetune", {"data": "b"}, meta={KEY_META: "k1"})  # type: ignore[typeddict-unknown-key]
+    assert (other.meta or {})[ERROR_META]["code"] == "conflict"
+
+
+async def test_waiting_reports_rising_progress(connect: Connect) -> None:
+    seen: list[tuple[float, float | None, str | None]] = []
+
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        seen.append((progress, total, message))
+
+    async with connect() as client:
+        result = await client.call_tool("job_wait", {"job_id": "job-1"}, progress_callback=on_progress)
+    assert (result.structured_content or {})["state"] == "succeeded"
+    figures = [progress for progress, _, _ in seen]
+    assert figures == sorted(set(figures))
+    assert (2.0, 3.0, "finetune job-1: running, 2/3 steps") in seen
+
+
+async def test_waiting_without_a_progress_token_just_answers(connect: Connect) -> None:
+    async with connect() as client:
+        result = await client.call_tool("job_wait", {"job_id": "job-1", "max_s": 0})
+    assert (result.structured_content or {})["result"] == {"loss": 0.5}
+    assert 'result: {"loss":0.5}' in text_of(result)
+
+
+async def test_progress_of_an_unknown_job_is_only_a_tool_error(connect: Connect) -> None:
+    async def on_progress(progress: float, total: float | None, message: str | None) -> None:
+        raise AssertionError
+
+    async with connect() as client:
+        result = await client.call_tool("job_wait", {"job_id": "job-2"}, progress_callback=on_progress)
+    assert (result.meta or {})[ERROR_META]["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("uri", "key"),
+    [
+        ("agentd://catalog", "aliases"),
+        ("agentd://jobs/job-1", "state"),
+        ("agentd://reports/rep-1", "score"),
+        ("agentd://runs/run-1", "steps"),
+    ],
+)
+async def test_a_resource_is_json(connect: Connect, uri: str, key: str) -> None:
+    async with connect() as client:
+        (content,) = (await client.read_resource(uri)).contents
+    assert isinstance(content, types.TextResourceContents)
+    assert content.mime_type == "application/json"
+    assert key in json.loads(content.text)
+
+
+@pytest.mark.parametrize("uri", ["agentd://jobs/none", "agentd://nothing/x", "file:///etc/passwd"])
+async def test_a_resource_that_is_not_there_is_an_invalid_parameter(connect: Connect, uri: str) -> None:
+    async with connect() as client:
+        with pytest.raises(MCPError) as caught:
+            await client.read_resource(uri)
+    assert caught.value.error.code == types.INVALID_PARAMS
+
+
+async def test_resources_and_templates_are_listed(connect: Connect) -> None:
+    async with connect() as client:
+        resources = [str(resource.uri) for resource in (await client.list_resources()).resources]
+        templates = (await client.list_resource_templates()).resource_templates
+    assert resources == ["agentd://catalog", "agentd://jobs/job-1"]
+    assert "agentd://jobs/{id}" in [template.uri_template for template in templates]
+
+
+async def test_the_prompt_carries_its_arguments(connect: Connect) -> None:
+    async with connect() as client:
+        (prompt,) = (await client.list_prompts()).prompts
+        got = await client.get_prompt(prompt.name, {"data": "rows.jsonl", "base": "small"})
+    (message,) = got.messages
+    assert isinstance(message.content, types.TextContent)
+    assert "fine-tuning small on rows.jsonl" in message.content.text
+
+
+async def test_a_prompt_without_its_arguments_is_refused(connect: Connect) -> None:
+    async with connect() as client:
+        with pytest.raises(MCPError, match="needs base"):
+            await client.get_prompt("finetune_and_compare", {"data": "rows.jsonl"})
+
+
+async def test_relative_paths_start_from_the_folder_the_client_names(connect_http: Connect) -> None:
+    async with connect_http(**{"agentd-cwd": "/work%20here"}) as client:
+        result = await client.call_tool("echo", {"text": "x"})
+    assert (result.structured_content or {})["cwd"] == "/work here"
+
+
+async def test_hanging_up_cancels_a_new_era_call(daemon: Any) -> None:
+    body = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "tools/call",
+        "params": {
+            "name": "hang",
+            "arguments": {},
+            "_meta": {
+                "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+                "io.modelcontextprotocol/clientCapabilities": {},
+            },
+        },
+    }
+    headers = {
+        "authorization": "Bearer operate",
+        "accept": "application/json, text/event-stream",
+        "mcp-protocol-version": "2026-07-28",
+        "mcp-method": "tools/call",
+        "mcp-name": "hang",
+    }
+    import asyncio
+
+    async with httpx2.AsyncClient(timeout=30) as http:
+        call = asyncio.create_task(http.post(f"{daemon.url}/mcp", json=body, headers=headers))
+        await asyncio.to_thread(daemon.kernel.calls.hung.wait, 10)
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+    assert await asyncio.to_thread(daemon.kernel.calls.unhung.wait, 10)
+
+
+@pytest.mark.parametrize("version", ["2025-06-18", "2025-11-25"])
+async def test_a_handshake_client_gets_the_version_it_asks_for(daemon: Any, version: str) -> None:
+    body = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": version,
+            "capabilities": {},
+            "clientInfo": {"name": "t", "version": "1"},
+        },
+    }
+    headers = {"authorization": "Bearer view", "accept": "application/json, text/event-stream"}
+    async with httpx2.AsyncClient() as http:
+        answer = await http.post(f"{daemon.url}/mcp", json=body, headers=headers)
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["result"]["protocolVersion"] == version
+    assert "mcp-session-id" not in answer.headers

@@ -1,0 +1,117 @@
+"""Training sets: check one, and keep what was checked under a name."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from agentd.sdk import Context, DataError, Finished, InputError, Launch, Quote, tool
+
+from .datasets import dataset_path, read_dataset
+from .suites import find_suite
+
+FEWEST_ROWS = 8
+# Loading the tokenizer, then counting, sketching and comparing: measured on two cores.
+START_S, ROWS_PER_S = 4.0, 400.0
+
+
+@tool(title="Check a training set", launches=True)
+async def check_dataset(
+    ctx: Context,
+    *,
+    path: Annotated[str, Field(description="JSONL file, or the name of a data set that was checked before")],
+    suite: Annotated[
+        str, Field(description="suite whose rows must not be in it: name, or path to its .yaml")
+    ] = "",
+    name: Annotated[str, Field(description="name to keep it under; the file's by default")] = "",
+    tokenizer_model: Annotated[
+        str, Field(description="catalog model whose tokens are counted; empty to count none")
+    ] = "smollm2-135m",
+    max_length: Annotated[int, Field(ge=1, le=1 << 20, description="tokens a row may have")] = 512,
+) -> Launch:
+    """Check a training set before anything is paid for, and keep it as an artifact.
+
+    Says at once which line and field is malformed; then, as a job that costs nothing, counts tokens and finds
+    duplicates, contradictions, rare labels and rows that leak from the suite (which fails the job and shows them).
+    Rows are {"prompt", "completion"}, {"messages"} or {"text"}. `finetune` takes the result's `dataset`.
+    """
+    file, artifact = dataset_path(ctx, path)
+    read = read_dataset(file)
+    if len(read) < FEWEST_ROWS:
+        raise DataError(file, f"has {len(read)} rows", hint=f"Give at least {FEWEST_ROWS}")
+    inputs = {"dataset": file}
+    if suite:
+        inputs["suite"] = find_suite(ctx, suite).data
+    if tokenizer_model:
+        inputs["tokenizer"] = _tokenizer(ctx, tokenizer_model)
+    key = f"{len(read) // 100}:{bool(suite)}"
+    past = ctx.jobs.seconds_of("check_dataset", key)
+    seconds = median(past) if len(past) >= 3 else START_S + len(read) / ROWS_PER_S
+    return Launch(
+        recipe="check_dataset",
+        title=f"Check {file.name} ({len(read)} rows)" + (f" against {suite}" if suite else ""),
+        spec={
+            "max_length": max_length,
+            "near": 0.8,
+            "name": name or (artifact.name if artifact else file.stem),
+            "source": str(file),
+            "suite": suite,
+            "tokenizer_model": tokenizer_model,
+            "format": read.format,
+            "parents": [artifact.id] if artifact else [],
+            "timing_key": key,
+        },
+        inputs=inputs,
+        quote=Quote(
+            seconds=round(seconds, 1),
+            ram_bytes=(200 << 20) + 6 * file.stat().st_size,
+            disk_bytes=2 * file.stat().st_size,
+            basis=f"median of {len(past)} past runs"
+            if len(past) >= 3
+            else f"{len(read)} rows at {ROWS_PER_S:g}/s",
+        ),
+        timeout_s=max(600.0, 20 * seconds),
+    )
+
+
+def _tokenizer(ctx: Context, name: str) -> Path:
+    model = ctx.catalog.get(name)
+    folder = ctx.catalog.get(model.base).path if model.kind == "lora" and model.base else model.path
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        raise InputError(
+            f"{name!r} has no tokenizer.json on this machine",
+            hint=f"agentd call get_model source={name}, or tokenizer_model='' to count no tokens",
+        )
+    return folder
+
+
+@check_dataset.done
+def keep(ctx: Context, finished: Finished) -> dict[str, Any]:
+    """Register what was checked. The recipe's copy stays, so that doing this twice does the same."""
+    spec, result = finished.spec, finished.result
+    kept = finished.out / "kept" / f"{spec['name']}.jsonl"
+    kept.parent.mkdir(exist_ok=True)
+    shutil.copyfile(finished.out / "dataset.jsonl", kept)
+    found = {name: result[name] for name in result if name not in ("histogram", "balance")}
+    artifact = ctx.artifacts.add(
+        "dataset",
+        kept,
+        name=spec["name"],
+        meta=found
+        | {name: spec[name] for name in ("source", "suite", "format", "max_length", "tokenizer_model")}
+        | {"job": finished.job_id},
+        parents=[each for each in spec["parents"] if each],
+    )
+    return {
+        "dataset": artifact.id,
+        "name": artifact.name,
+        "path": str(artifact.path),
+        **found,
+        "histogram": result["histogram"],
+        "balance": result["balance"],
+        "ok": not result["problems"],
+    }

@@ -1,0 +1,223 @@
+"""The statistics of comparing models: intervals, paired differences, verdicts. Pure, and stdlib only.
+
+Scores lie in 0…1. Where all are 0 or 1 the intervals are Wilson's and Newcombe's, which hold their
+coverage for the hundred or two rows that suites have, also near 0 and 1; otherwise they come from a
+seeded bootstrap (BCa). Nothing here looks at anything but scores.
+
+Sources: Wilson, JASA 22 (1927); Newcombe, Statistics in Medicine 17 (1998) 2635, method 10 (paired
+proportions, with his continuity correction of phi); McNemar, Psychometrika 12 (1947), exact form;
+Efron, JASA 82 (1987), BCa; Piaggio et al., JAMA 308 (2012), reading of non-inferiority intervals.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist, fmean
+from typing import Literal
+
+__all__ = [
+    "MAX_ERROR_SHARE",
+    "Comparison",
+    "Interval",
+    "Verdict",
+    "bca",
+    "compare_scores",
+    "interval_of",
+    "is_binary",
+    "judge",
+    "mcnemar",
+    "newcombe",
+    "sign_flip",
+    "wilson",
+]
+
+Verdict = Literal["better", "not_worse", "worse", "inconclusive"]
+RESAMPLES = 4000
+# Above this share of rows without an answer, what is missing could decide the verdict.
+MAX_ERROR_SHARE = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A point estimate and its two-sided 1 − alpha confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Candidate minus baseline over the rows that both answered."""
+
+    difference: Interval
+    p_value: float
+    n: int
+    method: str
+    verdict: Verdict
+
+
+@cache
+def _z(alpha: float) -> float:
+    return NormalDist().inv_cdf(1 - alpha / 2)
+
+
+def wilson(successes: int, n: int, alpha: float = 0.05) -> Interval:
+    """Wilson's score interval for a proportion. Raises `ValueError` unless 0 ≤ successes ≤ n, n > 0."""
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"{successes} of {n} is not a proportion")
+    z = _z(alpha)
+    p = successes / n
+    spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    centre = p + z * z / (2 * n)
+    scale = 1 + z * z / n
+    # At the ends the bound is 0 or 1 exactly; rounding must not push it past the estimate.
+    low = 0.0 if successes == 0 else (centre - spread) / scale
+    high = 1.0 if successes == n else (centre + spread) / scale
+    return Interval(p, low, high)
+
+
+def newcombe(both: int, first: int, second: int, neither: int, alpha: float = 0.05) -> Interval:
+    """Hybrid score interval for a difference of paired proportions (Newcombe's method 10).
+
+    The four counts are of pairs in which both, only the first, only the second, neither succeeded.
+    """
+    n = both + first + second + neither
+    one, two = wilson(both + first, n, alpha), wilson(both + second, n, alpha)
+    phi = _phi(both, first, second, neither)
+    difference = (first - second) / n
+
+    def reach(a: float, b: float) -> float:
+        return math.sqrt(max(0.0, a * a - 2 * phi * a * b + b * b))
+
+    return Interval(
+        difference,
+        max(-1.0, difference - reach(one.value - one.low, two.high - two.value)),
+        min(1.0, difference + reach(one.high - one.value, two.value - two.low)),
+    )
+
+
+def _phi(both: int, first: int, second: int, neither: int) -> float:
+    margins = (both + first) * (second + neither) * (both + second) * (first + neither)
+    if margins == 0:
+        return 0.0
+    determinant = both * neither - first * second
+    if determinant > 0:
+        determinant = max(0.0, determinant - (both + first + second + neither) / 2)
+    return determinant / math.sqrt(margins)
+
+
+def mcnemar(first: int, second: int) -> float:
+    """Exact two-sided p that discordant pairs are as likely either way."""
+    n, fewer = first + second, min(first, second)
+    tail = sum(math.comb(n, k) for k in range(fewer + 1))
+    return min(1.0, 2 * tail / 2**n) if n else 1.0
+
+
+def bca(values: Sequence[float], alpha: float = 0.05, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """Bias-corrected and accelerated bootstrap interval of the mean, the same for the same seed."""
+    if not values:
+        raise ValueError("no values")
+    mean, n = fmean(values), len(values)
+    if min(values) == max(values):
+        return Interval(mean, mean, mean)
+    rng = random.Random(seed)
+    means = sorted(fmean(rng.choices(values, k=n)) for _ in range(resamples))
+    normal = NormalDist()
+    below = sum(m < mean for m in means) + sum(m == mean for m in means) / 2
+    bias = normal.inv_cdf(min(max(below / resamples, 0.5 / resamples), 1 - 0.5 / resamples))
+    # The jackknife's deviations of a mean are those of its values, with the sign turned.
+    deviations = [value - mean for value in values]
+    squares = sum(d * d for d in deviations)
+    acceleration = sum(d**3 for d in deviations) / (6 * squares**1.5)
+
+    def at(quantile: float) -> float:
+        shifted = bias + normal.inv_cdf(quantile)
+        adjusted = normal.cdf(bias + shifted / (1 - acceleration * shifted))
+        return means[min(resamples - 1, max(0, math.floor(adjusted * resamples)))]
+
+    return Interval(mean, min(mean, at(alpha / 2)), max(mean, at(1 - alpha / 2)))
+
+
+def sign_flip(differences: Sequence[float], seed: int = 0, resamples: int = RESAMPLES) -> float:
+    """Two-sided randomization p that paired differences are symmetric about 0."""
+    changed = [d for d in differences if d]
+    if not changed:
+        return 1.0
+    observed, rng = abs(sum(changed)) - 1e-12, random.Random(seed)
+    as_far = sum(
+        abs(sum(d if bit else -d for d, bit in zip(changed, _bits(rng, len(changed)), strict=True)))
+        >= observed
+        for _ in range(resamples)
+    )
+    return (as_far + 1) / (resamples + 1)
+
+
+def _bits(rng: random.Random, n: int) -> list[bool]:
+    drawn = rng.getrandbits(n)
+    return [bool(drawn >> place & 1) for place in range(n)]
+
+
+def is_binary(scores: Sequence[float]) -> bool:
+    return all(score in (0, 1) for score in scores)
+
+
+def interval_of(scores: Sequence[float], alpha: float = 0.05, seed: int = 0) -> Interval:
+    """Mean score and its interval: Wilson's for 0/1 scores, else BCa. Raises `ValueError` without scores."""
+    return wilson(round(sum(scores)), len(scores), alpha) if is_binary(scores) else bca(scores, alpha, seed)
+
+
+def judge(low: float, high: float, margin: float) -> Verdict:
+    """Read a 1 − alpha interval of candidate minus baseline.
+
+    - better: ``low > 0``, the candidate scores higher;
+    - not_worse: ``low > -margin``, a loss as large as the margin is ruled out (also when a smaller
+      loss is certain: the margin says that such a loss is acceptable);
+    - worse: ``high < 0``, it scores lower, and a loss as large as the margin is possible;
+    - inconclusive: everything else. More rows would decide it.
+
+    Each one-sided claim errs with a probability of at most about alpha / 2.
+    """
+    if low > 0:
+        return "better"
+    if low > -margin:
+        return "not_worse"
+    return "worse" if high < 0 else "inconclusive"
+
+
+def compare_scores(
+    candidate: Sequence[float],
+    baseline: Sequence[float],
+    *,
+    margin: float = 0.05,
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two models on the same rows in the same order. Raises `ValueError` if they do not pair."""
+    if len(candidate) != len(baseline) or not candidate:
+        raise ValueError(f"{len(candidate)} and {len(baseline)} scores do not pair")
+    binary = is_binary(candidate) and is_binary(baseline)
+    difference, p_value, method = (
+        _binary(candidate, baseline, alpha) if binary else _graded(candidate, baseline, alpha, seed)
+    )
+    verdict = judge(difference.low, difference.high, margin)
+    return Comparison(difference, p_value, len(candidate), method, verdict)
+
+
+def _binary(
+    candidate: Sequence[float], baseline: Sequence[float], alpha: float
+) -> tuple[Interval, float, str]:
+    pairs = list(zip(candidate, baseline, strict=True))
+    both, first, second, neither = (pairs.count(kind) for kind in ((1, 1), (1, 0), (0, 1), (0, 0)))
+    return newcombe(both, first, second, neither, alpha), mcnemar(first, second), "Newcombe, McNemar exact"
+
+
+def _graded(
+    candidate: Sequence[float], baseline: Sequence[float], alpha: float, seed: int
+) -> tuple[Interval, float, str]:
+    differences = [one - two for one, two in zip(candidate, baseline, strict=True)]
+    return bca(differences, alpha, seed), sign_flip(differences, seed), "paired bootstrap (BCa), sign flips"
