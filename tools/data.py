@@ -35,8 +35,8 @@ async def check_dataset(
 ) -> Launch:
     """Check a training set before anything is paid for, and keep it as an artifact.
 
-    Says at once which line and field is malformed; then, as a job that costs nothing, counts tokens and finds
-    duplicates, contradictions, rare labels and rows that leak from the suite (which fails the job and shows them).
+    Says at once which line and field is malformed; then, as a job that costs nothing, counts tokens and
+    finds duplicates, contradictions, rare labels and rows that stand in the suite (these fail the job).
     Rows are {"prompt", "completion"}, {"messages"} or {"text"}. `finetune` takes the result's `dataset`.
     """
     file, artifact = dataset_path(ctx, path)

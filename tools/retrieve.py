@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from agentd.sdk import (
+    Conflict,
     Context,
     DataError,
     Finished,
@@ -110,12 +111,16 @@ def retriever_launch(ctx: Context, embedder: str) -> Launch:
     return Launch(
         recipe="serve_retriever",
         title=f"Retriever ({embedder})",
-        spec={"data": str(ctx.data_dir("retriever")), "timing_key": "retriever"},
+        spec={
+            "data": str(ctx.data_dir("retriever")),
+            "embedder_name": embedder,
+            "timing_key": f"retriever:{embedder}",
+        },
         inputs={"embedder": model.path},
         quote=Quote(
             seconds=READY_SECONDS, ram_bytes=1_500_000_000, basis="measured: loads in about 10 s, 1 GB"
         ),
-        timeout_s=30 * 86_400.0,
+        timeout_s=24 * 3600.0,
         service=ServiceSpec(serves=("retriever",), ready_within_s=180.0, idle_stop_s=3600.0),
     )
 
@@ -129,8 +134,16 @@ async def ready_retriever(ctx: Context, embedder: str = EMBEDDER) -> ServiceView
         raise Unavailable(
             f"The retriever is starting (about {READY_SECONDS:.0f} s)",
             hint="call again with the same arguments",
+            retry_after_s=2.0,
         )
     return service
+
+
+async def same_embedder(ctx: Context, service: ServiceView, embedder: str) -> None:
+    running = (await ctx.services.request(service, "/collections", {}))["embedder"]
+    if running and running != embedder:
+        hint = f"agentd call stop_service service={service.job_id}, then call again"
+        raise Conflict(f"The running retriever embeds with {running!r}, not with {embedder!r}", hint=hint)
 
 
 async def known_collection(ctx: Context, service: ServiceView, name: str) -> None:
@@ -167,7 +180,9 @@ async def ingest(
         raise DataError(
             base, f"no document matches {pattern!r}" if pattern else "no document in it", hint="see `path`"
         )
-    await ctx.services.ensure("retriever", retriever_launch(ctx, embedder))
+    service = await ctx.services.ensure("retriever", retriever_launch(ctx, embedder))
+    if service is not None:
+        await same_embedder(ctx, service, embedder)
     key = f"ingest:{max(total, 1).bit_length()}"
     return Launch(
         recipe="ingest",
@@ -215,7 +230,7 @@ def quote(ctx: Context, files: int, total: int, key: str) -> Quote:
     else:
         chunks = math.ceil(total / BYTES_PER_CHUNK)
         seconds = 3 + chunks / CHUNKS_PER_SECOND
-        basis = f"{files} files, about {chunks} chunks at {CHUNKS_PER_SECOND:.0f} a second; less if most are known"
+        basis = f"{files} files, about {chunks} chunks at {CHUNKS_PER_SECOND:.0f} a second, less if known"
     return Quote(
         seconds=round(seconds, 1),
         ram_bytes=500_000_000,
@@ -312,7 +327,7 @@ async def answer(
         return written(question, [(squeeze(s["text"]), s) for s in current], evidence, "")
     supported = await ask_model(ctx, service, model, question, merged(current, candidates))
     if not supported:
-        text = f"Nothing that {model} wrote is borne out by the documents. Call again without model to quote them."
+        text = f"Nothing that {model} wrote is borne out by the documents; without model they are quoted."
         return abstain.model_copy(update={"text": text})
     return written(question, supported, evidence, model)
 

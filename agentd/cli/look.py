@@ -27,10 +27,10 @@ def models(json_: bool) -> None:
         return
     rows = [
         (m["name"], m["kind"], m.get("base") or "", show.bytes_(m["size_bytes"]) if m.get("size_bytes") else "",
-         "yes" if m.get("served") else "", m.get("quality") or "")
+         m["served_by"], "  ".join(f"{q['suite']} {q['score']:.2f}" for q in m["quality"]))
         for m in answer["models"]
     ]  # fmt: skip
-    show.table(["model", "kind", "base", ">size", "served", "quality"], rows,
+    show.table(["model", "kind", "base", ">size", "answered by", "quality"], rows,
                empty="No models yet: agentd call get_model source=smollm2-135m")  # fmt: skip
     for alias in answer["aliases"]:
         weights = ", ".join(f"{m} ({w:g})" if len(alias["weights"]) > 1 else m for m, w in alias["weights"].items())

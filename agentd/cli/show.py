@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -17,8 +18,9 @@ from agentd.store.ledger import usd
 
 __all__ = ["ago", "as_json", "bytes_", "console", "errors", "escape", "facts", "money", "progress_line", "span", "state_mark", "table"]
 
-console = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+PIPE_WIDTH = 160  # what reads a pipe does not wrap
+console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+errors = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
 _MARKS = {
     "succeeded": ("✓", "green"), "failed": ("✗", "red"), "lost": ("✗", "red"), "timed_out": ("✗", "red"),

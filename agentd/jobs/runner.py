@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import secrets
 import shutil
 import socket
@@ -234,7 +235,9 @@ class Jobs:
             self._end(self.row(job_id), "fail", str(error))
         except Exception as error:
             log.exception("job %s broke", job_id)
-            self._end(self.row(job_id), "fail", f"internal error: {type(error).__name__}: {error}")
+            attempt = self._table.attempt_of(job_id)
+            seen = Attempt(attempt.folder).observe() if attempt else Observation("not_started")
+            self._end(self.row(job_id), "fail", f"internal error: {type(error).__name__}: {error}", exit=seen.exit)
 
     async def _run(self, job_id: str) -> None:
         row = self._move(self.row(job_id), "prepare")
@@ -284,7 +287,7 @@ class Jobs:
         secret_values: dict[str, str] = {}
         spec = {**launch["spec"], "inputs": inputs, "services": {}}
         for name, service in services.items():
-            variable = f"AGENTD_SERVICE_{name.upper()}_TOKEN"
+            variable = f"AGENTD_SERVICE_{re.sub(r'[^A-Z0-9]', '_', name.upper())}_TOKEN"
             spec["services"][name] = {"url": service.url, "token_env": variable}
             secret_values[variable] = service.token
         if row.is_service:

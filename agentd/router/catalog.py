@@ -47,7 +47,7 @@ class Catalog:
         if self.alias(model.name):
             raise InputError(f"{model.name!r} is already an alias", hint="Choose another name for the model")
         self._table.put(model)
-        self._journal.append("model.put", model.name, "daemon", kind=model.kind, source=model.source, digest=model.digest)
+        self._journal.append("model.put", model.name, "daemon", model_kind=model.kind, source=model.source, digest=model.digest)
 
     def alias(self, name: str) -> Alias | None:
         return next((alias for alias in self.aliases() if alias.name == name), None)

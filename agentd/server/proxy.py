@@ -8,14 +8,16 @@ concurrently; a daemon that is being restarted is waited for.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import re
 import select
 import threading
 import time
+from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import IO, Any
+from typing import IO, Any, cast
 from urllib.parse import quote, urlsplit
 
 __all__ = ["Proxy", "run"]
@@ -57,7 +59,9 @@ class Proxy:
         self._secure, self._address = parts.scheme == "https", parts.netloc
         self._path = parts.path if parts.path not in ("", "/") else "/mcp"
         self._token, self._stdout, self._connect_seconds = token, stdout, connect_seconds
+        self._cwd = quote(os.getcwd())  # noqa: PTH109 - pathlib takes longer to import than all of this
         self._version = ""  # what an old-era handshake agreed on
+        self._harmless: frozenset[str] = frozenset()  # tools that may be called twice
         self._idle: list[tuple[HTTPConnection, float]] = []
         self._open: dict[str, HTTPConnection | None] = {}  # requests under way, by the JSON of their id
         self._lock, self._writing = threading.Lock(), threading.Lock()
@@ -89,6 +93,9 @@ class Proxy:
             worker.join(max(0.0, until - time.monotonic()))
         with self._writing:
             self._closed = True
+        with self._lock:
+            for connection, _ in self._idle:
+                connection.close()
 
     def _parsed(self, line: bytes) -> Json | None:
         try:
@@ -99,7 +106,7 @@ class Proxy:
         if not isinstance(message, dict):
             self._write_error(None, INVALID_REQUEST, "A message must be one JSON object")
             return None
-        return message
+        return cast("Json", message)
 
     # --- one message -------------------------------------------------------------------------
 
@@ -108,14 +115,12 @@ class Proxy:
         try:
             self._exchange(message, body)
         except Unsent as error:
-            self._answer_error(
-                request_id, f"The agentd daemon cannot be reached: {error}. Start it: agentd serve"
-            )
+            self._answer_error(request_id, f"The agentd daemon cannot be reached: {error}. Run: agentd serve")
         except Broken as error:
             self._answer_error(
                 request_id,
-                f"The agentd daemon went away during {message.get('method')} ({error}); it may or may not have "
-                f"been carried out. Look at its jobs first; to make a repeat safe, send _meta {KEY_META!r}.",
+                f"The agentd daemon went away during {message.get('method')} ({error}); it may or may not "
+                f"have been carried out. Look at its jobs; a repeat is safe with _meta {KEY_META!r}.",
             )
         finally:
             if request_id is not None:
@@ -124,13 +129,13 @@ class Proxy:
 
     def _exchange(self, message: Json, body: bytes) -> None:
         """Send, and pass the answer on; what is safe to repeat is repeated while the daemon restarts."""
-        until = time.monotonic() + self._connect_seconds
-        pause = 0.05
+        pause, until = 0.05, None
         while True:
             try:
                 return self._post(message, body)
             except (Unsent, Broken) as error:
-                safe = isinstance(error, Unsent) or is_safe(message)
+                until = until or time.monotonic() + self._connect_seconds
+                safe = isinstance(error, Unsent) or is_safe(message, self._harmless)
                 if not safe or self._is_cancelled(message) or time.monotonic() + pause > until:
                     raise
             time.sleep(pause)
@@ -169,30 +174,36 @@ class Proxy:
                 self._write_error(message["id"], DAEMON_GONE, refusal(response.status, body))
 
     def _answer(self, message: Json, body: bytes) -> bool:
-        """Write one JSON-RPC message of the daemon; whether it was the answer. False also for anything else."""
+        """Write one JSON-RPC message of the daemon. Whether it was the answer; False for other text."""
         try:
-            reply = json.loads(body)
+            reply = as_object(json.loads(body))
         except ValueError:
             return False
-        if not isinstance(reply, dict) or "jsonrpc" not in reply:
+        if "jsonrpc" not in reply:
             return False
         is_answer = "result" in reply or "error" in reply
         if is_answer:
-            if "error" in reply and reply.get("id") is None:
+            if reply.get("id") is None:
                 reply["id"] = message.get("id")
-            if message.get("method") == "initialize":
-                self._version = str(reply.get("result", {}).get("protocolVersion", ""))
+            self._learn(message, as_object(reply.get("result")))
             if self._is_cancelled(message):
                 return True
         self._write(reply)
         return is_answer
+
+    def _learn(self, message: Json, result: Json) -> None:
+        if message.get("method") == "initialize":
+            self._version = str(result.get("protocolVersion", ""))
+        elif message.get("method") == "tools/list":
+            tools = [as_object(tool) for tool in result.get("tools", [])]
+            self._harmless |= {str(tool.get("name")) for tool in tools if is_harmless(tool)}
 
     def _headers(self, message: Json) -> dict[str, str]:
         headers = {
             "Authorization": f"Bearer {self._token}",
             "Content-Type": "application/json",
             "Accept": "application/json, text/event-stream",
-            "Agentd-Cwd": quote(os.getcwd()),
+            "Agentd-Cwd": self._cwd,
         }
         return headers | mcp_headers(message, self._version)
 
@@ -200,8 +211,7 @@ class Proxy:
 
     def _cancel(self, message: Json) -> None:
         """Hang up on the request: that cancels it in the new era, and in both nobody waits for the answer."""
-        params = message.get("params")
-        key = json.dumps(params.get("requestId") if isinstance(params, dict) else None)
+        key = json.dumps(as_object(message.get("params")).get("requestId"))
         with self._lock:
             connection = self._open.pop(key, None)
         if connection is not None and connection.sock is not None:
@@ -262,10 +272,8 @@ def mcp_headers(message: Json, version: str) -> dict[str, str]:
 
     `version` is what an old-era handshake agreed on; a new-era message carries its own in ``_meta``.
     """
-    params = message.get("params")
-    params = params if isinstance(params, dict) else {}
-    meta = params.get("_meta")
-    own = meta.get(VERSION_META) if isinstance(meta, dict) else None
+    params = as_object(message.get("params"))
+    own = as_object(params.get("_meta")).get(VERSION_META)
     if not isinstance(own, str):
         return {"MCP-Protocol-Version": version} if version and message.get("method") != "initialize" else {}
     headers = {"MCP-Protocol-Version": header_value(own)}
@@ -284,16 +292,24 @@ def header_value(text: str) -> str:
     return text if plain else f"=?base64?{base64.b64encode(text.encode()).decode()}?="
 
 
-def is_safe(message: Json) -> bool:
-    """Whether sending it twice does no harm: everything but a tool call without an idempotency key."""
-    if message.get("method") != "tools/call":
-        return True
-    params = message.get("params")
-    meta = params.get("_meta") if isinstance(params, dict) else None
-    return isinstance(meta, dict) and bool(meta.get(KEY_META))
+def is_safe(message: Json, harmless: frozenset[str]) -> bool:
+    """Whether sending it twice does no harm: all but a call, without a key, that may change something."""
+    params = as_object(message.get("params"))
+    keyed = bool(as_object(params.get("_meta")).get(KEY_META))
+    return message.get("method") != "tools/call" or keyed or params.get("name") in harmless
 
 
-def events(response: IO[bytes] | HTTPResponse) -> Any:
+def is_harmless(tool: Json) -> bool:
+    hints = as_object(tool.get("annotations"))
+    return hints.get("readOnlyHint") is True or hints.get("idempotentHint") is True
+
+
+def as_object(value: Any) -> Json:
+    """`value` when it is a JSON object, else an empty one."""
+    return cast("Json", value) if isinstance(value, dict) else {}
+
+
+def events(response: HTTPResponse) -> Iterator[bytes]:
     """The data of each server-sent event, as it comes."""
     data: list[bytes] = []
     while line := response.readline():
@@ -321,7 +337,5 @@ def is_readable(connection: HTTPConnection) -> bool:
 
 def hang_up(connection: HTTPConnection) -> None:
     """Wake the thread that reads from it. It closes the connection itself."""
-    try:
+    with contextlib.suppress(OSError):  # already gone
         connection.sock.shutdown(2)
-    except OSError:
-        pass  # already gone

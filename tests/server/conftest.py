@@ -73,7 +73,8 @@ class FakeJobs:
         done = JobView(id="job-1", tool="finetune", title="A run", state="succeeded", result={"loss": 0.5})
         running = done.model_copy(update={"state": "running", "result": None})
         steps = [
-            running.model_copy(update={"progress": {"done": n, "total": 3, "unit": "steps"}}) for n in (1, 2, 3)
+            running.model_copy(update={"progress": {"done": n, "total": 3, "unit": "steps"}})
+            for n in (1, 2, 3)
         ]
         self.stories: dict[str, list[JobView]] = {"job-1": [running, *steps, done]}
         self.told: dict[str, asyncio.Event] = {"job-1": asyncio.Event()}

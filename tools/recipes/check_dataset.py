@@ -7,15 +7,16 @@
     python -P check_dataset.py SPEC OUT
 
 SPEC
-    inputs.dataset      JSONL of {"prompt", "completion"}, {"messages"} or {"text"} rows, format already checked
+    inputs.dataset      JSONL of {"prompt", "completion"}, {"messages"} or {"text"} rows, checked for format
     inputs.tokenizer    model folder with tokenizer.json and its chat template; without it nothing is counted
     inputs.suite        JSONL of a suite's rows; without it no leak is looked for
     max_length (512)    rows of more tokens are too long
     near (0.8)          Jaccard similarity of character 5-grams from which two texts are near-duplicates
 OUT
     dataset.jsonl       the file as it was checked
-    result.json         rows, duplicates, near_duplicates, conflicts, leaks, shared_values, too_long, tokens_median,
-                        tokens_max, tokens_total, histogram {"≤64": 3, …}, balance {field: {label: rows}}, problems
+    result.json         rows, duplicates, near_duplicates, conflicts, leaks, shared_values {field: values},
+                        too_long, tokens_median, tokens_max, tokens_total, histogram {"≤64": 3, …},
+                        balance {field: {label: rows}}, problems [sentence, …]
 A row that stands in the suite (the same input, a near-duplicate of it, or 13 words of it in a row, as
 in GPT-3's contamination study, Brown et al. 2020) ends the recipe with an error that names the rows.
 """
@@ -41,6 +42,8 @@ SHOWN = 5
 # A field of answers is a label to balance if it has at most this many values, each used often.
 MOST_LABELS = 200
 FEW_ROWS_OF_A_LABEL = 3
+# A field is a span if at least this share of its values stand in the prompt.
+SPAN_SHARE = 0.95
 
 
 class Leak(Exception):
@@ -208,7 +211,7 @@ def leaks(examples: Sequence[Example], suite: Sequence[Mapping[str, Any]], near:
     for row in suite:
         text = normalise(row["input"])
         exact[text] = row["id"]
-        runs.update(dict.fromkeys(word_runs(text), row["id"]))
+        runs.update((run, row["id"]) for run in word_runs(text))
         neighbours.add(row["id"], text)
     progress = Progress("rows compared with the suite", len(examples))
     found: list[str] = []
@@ -228,20 +231,31 @@ def leaks(examples: Sequence[Example], suite: Sequence[Mapping[str, Any]], near:
     return found
 
 
-def shared_values(examples: Sequence[Example], suite: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """By field of JSON answers: values standing in suite inputs that were also trained on, word by word."""
-    asked: dict[str, set[str]] = defaultdict(set)
-    for row in suite:
-        if isinstance(row["expected"], dict):
-            for field, value in row["expected"].items():
-                if isinstance(value, str) and value in row["input"]:
-                    asked[field].add(value.casefold())
-    trained: dict[str, set[str]] = defaultdict(set)
+def spans(examples: Sequence[Example]) -> set[str]:
+    """Fields of JSON answers whose values are pieces of the prompt, as opposed to labels."""
+    inside: dict[str, list[bool]] = defaultdict(list)
     for each in examples:
         for field, value in fields(each).items():
-            if isinstance(value, str) and value in each.prompt:
-                trained[field].add(value.casefold())
-    return {field: both for field, values in asked.items() if (both := sorted(values & trained[field]))}
+            if value is not None:
+                inside[field].append(isinstance(value, str) and value in each.prompt)
+    return {field for field, found in inside.items() if sum(found) >= SPAN_SHARE * len(found)}
+
+
+def shared_values(
+    examples: Sequence[Example], suite: Sequence[Mapping[str, Any]], spans: set[str]
+) -> dict[str, list[str]]:
+    """By span field: values that the suite asks for and that were also trained on."""
+    asked = [row["expected"] for row in suite if isinstance(row["expected"], dict)]
+    trained = [fields(each) for each in examples]
+    shared: dict[str, list[str]] = {}
+    for field in sorted(spans):
+        here, there = (
+            {str(row[field]).casefold() for row in rows if row.get(field) is not None}
+            for rows in (asked, trained)
+        )
+        if both := sorted(here & there):
+            shared[field] = both
+    return shared
 
 
 # --- the whole picture ----------------------------------------------------------------------
@@ -256,21 +270,15 @@ def fields(each: Example) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def balance(examples: Sequence[Example]) -> dict[str, dict[str, int]]:
-    """Rows by value of every answer field that is a label: few values, and not found in the prompt."""
+def balance(examples: Sequence[Example], spans: set[str]) -> dict[str, dict[str, int]]:
+    """Rows by value of every answer field that is a label: no piece of the prompt, and few values."""
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    spans: set[str] = set()
     for each in examples:
         for field, value in fields(each).items():
-            if isinstance(value, str | bool | int) or value is None:
+            if field not in spans and not isinstance(value, dict | list):
                 counts[field][value if isinstance(value, str) else json.dumps(value)] += 1
-            if isinstance(value, str) and value in each.prompt:
-                spans.add(field)
-    return {
-        field: dict(counter.most_common())
-        for field, counter in counts.items()
-        if field not in spans and len(counter) <= min(MOST_LABELS, len(examples) / 4)
-    }
+    most = min(MOST_LABELS, len(examples) / 4)
+    return {field: dict(counter.most_common()) for field, counter in counts.items() if len(counter) <= most}
 
 
 def repeats(examples: Sequence[Example], near: float) -> tuple[list[str], list[str], list[str]]:
@@ -322,7 +330,8 @@ def check(spec: Mapping[str, Any]) -> dict[str, Any]:
             lengths[number] = count(each.row)
             progress(number + 1)
     too_long = [f"line {e.line} ({n} tokens)" for e, n in zip(examples, lengths, strict=True) if n > limit]
-    shared, labels = shared_values(examples, suite), balance(examples)
+    cut = spans(examples)
+    shared, labels = shared_values(examples, suite, cut), balance(examples, cut)
     rare = [
         f"{field}={label!r} ({rows})"
         for field, counts in labels.items()

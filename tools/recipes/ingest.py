@@ -200,8 +200,10 @@ def stripped(text: str, start: int, end: int, heading: tuple[str, ...]) -> Block
 
 CHROME = ["script", "style", "noscript", "template", "nav", "footer", "aside", "form", "svg", "iframe"]
 BLOCK_TAGS = frozenset(
-    "address article blockquote body dd details div dl dt fieldset figcaption figure header hr li main p section"
-    " summary table tbody td th tr ul ol pre".split()  # noqa: SIM905
+    """
+    address article blockquote body dd details div dl dt fieldset figcaption figure header hr li main ol p pre
+    section summary table tbody td th tr ul
+    """.split()  # noqa: SIM905
 )
 
 
@@ -609,7 +611,7 @@ class Ingest:
             self.flush()
 
     def flush(self) -> None:
-        """Embed a long document piece by piece first, so that no request takes long, then add the batch at once."""
+        """Add the batch at once; long documents are embedded piece by piece first: no request takes long."""
         for document in self.batch:
             pieces = document["chunks"]
             for at in range(0, len(pieces) - BATCH_CHUNKS, BATCH_CHUNKS):

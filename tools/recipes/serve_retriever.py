@@ -23,6 +23,7 @@ The spec:
     inputs.embedder   folder of a sentence-transformers model (safetensors)
     data              folder that holds every collection; one process at a time
     port              of 127.0.0.1
+    embedder_name     what callers call the embedder
     threads           torch threads (default: the cores, at most 4)
 
 `SQLite` holds the truth: documents, chunks, their vectors. Chroma (HNSW) and tantivy (BM25) are derived
@@ -32,7 +33,7 @@ a killed process loses nothing that was acknowledged.
 POST with JSON, ``Authorization: Bearer …``; errors are ``{"error": {"message", "hint"}}``:
 
     /health        GET, open: 200 once ready
-    /collections   {} -> {collections: [{name, documents, chunks}]}
+    /collections   {} -> {collections: [{name, documents, chunks}], embedder}
     /documents     {collection, root} -> {documents: {name: digest}}
     /embed         {collection, documents} -> {embedded}: only warms the vectors
     /add           {collection, root, documents} -> {added, updated, unchanged}
@@ -364,11 +365,11 @@ def fuse_scores(
 
 def fuse_ranks(dense: Mapping[int, float], sparse: Mapping[int, float], k: int = 60) -> dict[int, float]:
     """Reciprocal rank fusion (Cormack et al. 2009)."""
-    fused: Counter[int] = Counter()
+    fused: dict[int, float] = {}
     for scores in (dense, sparse):
         for rank, chunk in enumerate(sorted(scores, key=lambda chunk: -scores[chunk]), start=1):
-            fused[chunk] += 1 / (k + rank)  # type: ignore[assignment]
-    return dict(fused)
+            fused[chunk] = fused.get(chunk, 0.0) + 1 / (k + rank)
+    return fused
 
 
 # --- sentences --------------------------------------------------------------------------------
@@ -442,12 +443,14 @@ def split(text: str, start: int, end: int) -> list[tuple[int, int]]:
 
 NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 ASKS_AMOUNT = re.compile(
-    r"\b(?:how (?:many|much|long|often|old|high|large|big|far|late|soon|fast)|when|what (?:time|does .* cost|day))\b",
+    r"\b(?:how (?:many|much|long|often|old|high|large|big|far|late|soon|fast)|when"
+    r"|what (?:time|day|does .* cost))\b",
     re.I,
 )
 AMOUNT = re.compile(
     r"\d|\b(?:one|two|three|four|five|six|seven|eight|nine|ten|twelve|first|second|third|fourth|once|twice|every|daily"
-    r"|weekly|monthly|yearly|always|never|free|at once|immediately|(?:mon|tues|wednes|thurs|fri|satur|sun)days?)\b",
+    r"|weekly|monthly|yearly|always|never|free|at once|immediately"
+    r"|(?:mon|tues|wednes|thurs|fri|satur|sun)days?)\b",
     re.I,
 )
 NEGATION = re.compile(r"\b(?:no|not|never|none|nobody|nothing|neither|nor|cannot|without|\w+n['’]t)\b", re.I)
@@ -477,7 +480,7 @@ def fits(question: str, sentence: str) -> float:
 def extract(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The best sentences, at most four, in the order of the text: an answer without a writer.
 
-    `found` is in the order of the text. A sentence that leans on its neighbour ("It …", "…:") brings it along.
+    `found` is in the order of the text. A sentence that leans on a neighbour ("It …", "…:") brings it along.
     """
     if not found:
         return []
@@ -630,10 +633,10 @@ class Claims(Body):
 class Retriever:
     """Everything a request can ask for. Methods raise `Problem`; all are safe to call from threads."""
 
-    def __init__(self, data: Path, embedder: Embedder) -> None:
+    def __init__(self, data: Path, embedder: Embedder, label: str = "") -> None:
         import chromadb
 
-        self.data, self.embedder = data, embedder
+        self.data, self.embedder, self.label = data, embedder, label
         self.store = Store(data / "store.sqlite")
         self.writing = threading.Lock()
         settings = chromadb.Settings(anonymized_telemetry=False)
@@ -676,13 +679,14 @@ class Retriever:
         if row["embedder"] != self.embedder.name:
             raise Problem(
                 409,
-                f"Collection {row['name']!r} was embedded with {row['embedder']}, this retriever has {self.embedder.name}",
+                f"Collection {row['name']!r} was embedded with {row['embedder']}, not {self.embedder.name}",
                 "start the retriever with that embedder, or ingest into another collection",
             )
 
     def collections(self, _: Nothing) -> dict[str, Any]:
         rows = self.store.collections()
-        return {"collections": [{key: row[key] for key in ("name", "documents", "chunks")} for row in rows]}
+        named = [{key: row[key] for key in ("name", "documents", "chunks")} for row in rows]
+        return {"collections": named, "embedder": self.label}
 
     # indexes
 
@@ -892,7 +896,7 @@ class Retriever:
         }
 
     def shares(self, words_: Mapping[str, str], row: sqlite3.Row) -> dict[str, float]:
-        """How far a passage speaks of each word of a question: 1 for the same stem, less for a near meaning."""
+        """How far a passage speaks of each word of a question: 1 for the same stem, less if only near."""
         present = set(stems_of(row))
         near = sorted({word for word in WORD.findall(f"{place(row)} {row['text']}".lower()) if analyze(word)})
         absent = [s for s in words_ if s not in present]
@@ -945,7 +949,7 @@ class Retriever:
         found: Sequence[Mapping[str, Any]],
         chunks: Iterable[int],
     ) -> dict[str, float]:
-        """Best cosine of a sentence and of a passage, and the share of the question that the passage covers."""
+        """Best cosine of a sentence and of a passage, and how much of the question the passage covers."""
         vectors = self.store.chunk_vectors(chunks)
         asked = self.embedder.remembered([question])[0]
         whole = sum(weights.values())
@@ -973,7 +977,7 @@ class Retriever:
 
 
 def evidence(features: Mapping[str, float]) -> float:
-    """Logistic score, 0 to 1, that the question is answered; its middle, 0.5, was set on development questions."""
+    """Logistic score, 0 to 1, that the question is answered; 0.5 was set on development questions."""
     z = BIAS + sum(WEIGHTS[name] * features[name] for name in WEIGHTS)
     return round(1 / (1 + math.exp(-z)), 4)
 
@@ -1034,6 +1038,11 @@ def drop_document(db: sqlite3.Connection, collection: int, name: str) -> list[in
     return chunks
 
 
+INSERT_CHUNK = """
+INSERT INTO chunks(document, start, "end", page, heading, text, vector) VALUES(?, ?, ?, ?, ?, ?, ?)
+"""
+
+
 def insert_document(
     db: sqlite3.Connection,
     collection: int,
@@ -1059,8 +1068,7 @@ def insert_document(
             chunk.text,
             chunk.digest(embedder),
         )
-        sql = 'INSERT INTO chunks(document, start, "end", page, heading, text, vector) VALUES(?, ?, ?, ?, ?, ?, ?)'
-        ids.append(int(db.execute(sql, values).lastrowid or 0))
+        ids.append(int(db.execute(INSERT_CHUNK, values).lastrowid or 0))
     return ids
 
 
@@ -1181,7 +1189,7 @@ def serve(spec: Mapping[str, Any], token: str) -> None:
     embedder = Embedder(
         Path(spec["inputs"]["embedder"]), int(spec.get("threads") or min(4, os.cpu_count() or 1))
     )
-    retriever = Retriever(data, embedder)
+    retriever = Retriever(data, embedder, str(spec.get("embedder_name", "")))
     embedder.encode(["ready"])
     import uvicorn
 
