@@ -17,7 +17,16 @@ from typing import Any, Protocol
 from pydantic import BaseModel, ValidationError
 
 from agentd.context import Context, Offer
-from agentd.errors import AgentdError, Conflict, Denied, InputError, NeedsApproval, NotFound, OverBudget, Unavailable
+from agentd.errors import (
+    AgentdError,
+    Conflict,
+    Denied,
+    InputError,
+    NeedsApproval,
+    NotFound,
+    OverBudget,
+    Unavailable,
+)
 from agentd.jobs import snapshot
 from agentd.jobs.runner import Jobs
 from agentd.policy.approvals import Approvals
@@ -128,7 +137,9 @@ class Calls:
         return {name: getattr(checked, name) for name in tool.arguments.model_fields}
 
     def _known(self, tool: Tool, arguments: Mapping[str, Any], caller: Caller, key: str) -> JobView | None:
-        row = self._store.row("SELECT call, job FROM keys WHERE principal = ? AND key = ?", [caller.principal, key])
+        row = self._store.row(
+            "SELECT call, job FROM keys WHERE principal = ? AND key = ?", [caller.principal, key]
+        )
         if row is None:
             return None
         if row["call"] != digest_value([tool.name, arguments]):
@@ -147,7 +158,9 @@ class Calls:
             raise self._ask_first(tool, arguments, caller, decision)
         return tool.result.model_validate(_plain(await self._handle(tool, checked, caller)))
 
-    def _ask_first(self, tool: Tool, arguments: dict[str, Any], caller: Caller, decision: Decision) -> NeedsApproval:
+    def _ask_first(
+        self, tool: Tool, arguments: dict[str, Any], caller: Caller, decision: Decision
+    ) -> NeedsApproval:
         digest = digest_value({"tool": tool.name, "arguments": arguments, "rules": self._rules_digest})
         self._approvals.refuse_if_denied(digest)
         with self._store.transaction():
@@ -164,7 +177,14 @@ class Calls:
             hint=f"Approve with 'agentd approve {approval.id}'; it is then carried out as {row.id}",
         )  # fmt: skip
 
-    def _decide(self, tool: Tool | None, arguments: Mapping[str, Any], caller: Caller, launch: Launch | None, name: str = "") -> Decision:
+    def _decide(
+        self,
+        tool: Tool | None,
+        arguments: Mapping[str, Any],
+        caller: Caller,
+        launch: Launch | None,
+        name: str = "",
+    ) -> Decision:
         """What the rules say. Raises `Denied`, and journals it."""
         most = self._prices.of(self._offer.accelerator, launch.timeout_s) if launch else 0
         call = Call(
@@ -177,7 +197,9 @@ class Calls:
         )  # fmt: skip
         decision = decide(self._rules, call)
         if decision.effect == "deny":
-            self._journal.append("call.denied", call.tool, caller.principal, rule=decision.rule, surface=caller.surface)
+            self._journal.append(
+                "call.denied", call.tool, caller.principal, rule=decision.rule, surface=caller.surface
+            )
             raise Denied(f"Policy denies {call.tool!r}: {decision.why}", hint="See 'agentd policy explain'")
         return decision
 
@@ -229,7 +251,9 @@ class Calls:
         assert row.launch is not None
         try:
             environment = await self._locking.digest(Path(row.launch["recipe_path"]))
-            inputs = await asyncio.to_thread(snapshot.digest_inputs, row.launch["inputs"], self._offer.artifact_dir)
+            inputs = await asyncio.to_thread(
+                snapshot.digest_inputs, row.launch["inputs"], self._offer.artifact_dir
+            )
             self._record(row, environment, inputs)
         except AgentdError as error:
             self._jobs.fail(job_id, str(error))
@@ -238,8 +262,19 @@ class Calls:
         """Bind the decision to the digest; go ahead when it is allowed."""
         assert row.launch is not None
         launch = {**row.launch, "input_digests": inputs, "environment": environment}
-        names = ("recipe_digest", "environment", "input_digests", "spec", "env", "timeout_s", "max_micro_usd", "service")
-        digest = digest_value({"tool": row.tool, "rules": self._rules_digest, **{name: launch[name] for name in names}})
+        names = (
+            "recipe_digest",
+            "environment",
+            "input_digests",
+            "spec",
+            "env",
+            "timeout_s",
+            "max_micro_usd",
+            "service",
+        )
+        digest = digest_value(
+            {"tool": row.tool, "rules": self._rules_digest, **{name: launch[name] for name in names}}
+        )
         self._approvals.refuse_if_denied(digest)
         caller = Caller(row.principal, "operate", row.surface, row.cwd, is_agent=True)
         decision = self._decide(self.tools.get(row.tool), row.arguments, caller, _launch_of(row), row.tool)
@@ -291,7 +326,9 @@ class Calls:
             return found if found.ready else None
         last = next((job for job in self._jobs.list(limit=200) if job.tool == name), None)
         if last and last.state == "failed" and (last.ended_at or 0) > self._store.now() - RESTART_PAUSE_S:
-            raise Unavailable(f"The {name} could not be started: {last.reason}", hint=f"See: agentd jobs {last.id} --logs")
+            raise Unavailable(
+                f"The {name} could not be started: {last.reason}", hint=f"See: agentd jobs {last.id} --logs"
+            )
         self._submit(name, launch, caller, arguments={})
         return None
 
@@ -299,7 +336,13 @@ class Calls:
 def _launch_of(row: JobRow) -> Launch:
     """As much of the stored launch as the rules look at."""
     assert row.launch is not None
-    return Launch(recipe=row.launch["recipe"], title=row.title, spec={}, quote=row.quote, timeout_s=row.launch["timeout_s"])
+    return Launch(
+        recipe=row.launch["recipe"],
+        title=row.title,
+        spec={},
+        quote=row.quote,
+        timeout_s=row.launch["timeout_s"],
+    )
 
 
 def _plain(value: Any) -> dict[str, Any]:

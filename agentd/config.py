@@ -54,7 +54,9 @@ class Config(Section):
 
     state_dir: Path = Field(description="database, artifacts, attempts; one daemon at a time")
     cache_dir: Path = Field(description="recipe environments and downloads; may be shared and deleted")
-    roots: tuple[Path, ...] = Field((), description="your own folders with tools/, policies/, adapters/, evals/")
+    roots: tuple[Path, ...] = Field(
+        (), description="your own folders with tools/, policies/, adapters/, evals/"
+    )
     policy: str = Field("default", description="a rule set: a name in policies/ or a path")
     prices: str = Field("prices", description="a dated price table: a name in policies/ or a path")
     max_jobs: int = Field(1, ge=1, description="jobs that run at once; services do not count")
@@ -96,7 +98,9 @@ def load_config(path: Path | None = None, env: Mapping[str, str] | None = None, 
             path or "environment",
             f"{first['msg']} (it says {first['input']!r})",
             field=".".join(str(part) for part in first["loc"]),
-            hint=f"Known fields: {', '.join(Config.model_fields)}" if first["type"] == "extra_forbidden" else "",
+            hint=f"Known fields: {', '.join(Config.model_fields)}"
+            if first["type"] == "extra_forbidden"
+            else "",
         ) from error
 
 

@@ -74,7 +74,9 @@ class Daemon:
         attempts, artifacts = self.state_dir / "attempts", self.state_dir / "artifacts"
         self.artifacts = Artifacts(artifacts, attempts, ArtifactTable(self.store), self.journal)
         interpreters = {name: recipe.python for name, recipe in config.recipes.items()}
-        self.environments = Environments(config.cache_dir, interpreters=interpreters, accelerator=self.accelerator)
+        self.environments = Environments(
+            config.cache_dir, interpreters=interpreters, accelerator=self.accelerator
+        )
         self.approvals = Approvals(
             self.store, ApprovalTable(self.store), self.journal, lifetime_s=config.approval_hours * 3600
         )
@@ -104,13 +106,18 @@ class Daemon:
 
     async def start(self) -> None:
         """Take up what was alive, tell others where we are, and look after what expires."""
-        self.journal.append("daemon.started", str(os.getpid()), "daemon", version=__version__, policy=self.rules.name)
+        self.journal.append(
+            "daemon.started", str(os.getpid()), "daemon", version=__version__, policy=self.rules.name
+        )
         shutil.rmtree(self.state_dir / "scratch", ignore_errors=True)
         self.calls.recover()
         await self.jobs.recover()
         self.runs.recover()
         self._caretaker = asyncio.create_task(self._take_care(), name="caretaker")
-        _write_whole(self.state_dir / ADDRESS, json.dumps({"url": self.url, "pid": os.getpid(), "version": __version__}))
+        _write_whole(
+            self.state_dir / ADDRESS,
+            json.dumps({"url": self.url, "pid": os.getpid(), "version": __version__}),
+        )
 
     async def aclose(self) -> None:
         """Stop looking after things. Jobs and services go on and are adopted at the next start."""
@@ -146,7 +153,9 @@ class Daemon:
         return self.prices.of(self.accelerator, seconds)
 
     def _job_token(self, job_id: str, lifetime_s: float) -> str:
-        return self._token_table.create(f"job:{job_id}", "infer", f"gateway of {job_id}", lifetime_s=lifetime_s + 600)
+        return self._token_table.create(
+            f"job:{job_id}", "infer", f"gateway of {job_id}", lifetime_s=lifetime_s + 600
+        )
 
 
 class Tokens:

@@ -56,7 +56,15 @@ __all__ = [
 ]
 
 JobState = Literal[
-    "queued", "waiting_approval", "preparing", "running", "succeeded", "failed", "cancelled", "lost", "timed_out"
+    "queued",
+    "waiting_approval",
+    "preparing",
+    "running",
+    "succeeded",
+    "failed",
+    "cancelled",
+    "lost",
+    "timed_out",
 ]
 ModelKind = Literal["frontier", "reasoning", "local", "lora", "baseline"]
 

@@ -119,4 +119,6 @@ async def run_plan(
     except NotFound:
         path = ctx.path(plan)
     view = ctx.plans.start(path, params)
-    return RunHandle(run=view["id"], plan=view["plan"], state=view["state"], steps=[s["id"] for s in view["steps"]])
+    return RunHandle(
+        run=view["id"], plan=view["plan"], state=view["state"], steps=[s["id"] for s in view["steps"]]
+    )

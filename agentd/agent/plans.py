@@ -120,7 +120,9 @@ def check(plan: Plan, tools: Mapping[str, Tool], path: Path | str = "plan") -> N
     try:
         list(graphlib.TopologicalSorter({s.id: s.dependencies() for s in plan.steps}).static_order())
     except graphlib.CycleError as error:
-        raise DataError(path, f"steps wait for each other: {' -> '.join(error.args[1])}", field="steps") from error
+        raise DataError(
+            path, f"steps wait for each other: {' -> '.join(error.args[1])}", field="steps"
+        ) from error
 
 
 def fill(value: Any, results: Mapping[str, Any]) -> Any:

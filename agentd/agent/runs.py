@@ -38,7 +38,9 @@ class Calling(Protocol):
 
     @property
     def tools(self) -> Mapping[str, Tool]: ...
-    async def call(self, name: str, arguments: dict[str, Any], caller: Caller, *, key: str = "") -> BaseModel: ...
+    async def call(
+        self, name: str, arguments: dict[str, Any], caller: Caller, *, key: str = ""
+    ) -> BaseModel: ...
 
 
 class Waiting(Protocol):
@@ -56,7 +58,9 @@ class StepFailed(Exception):
 class Runs:
     """All runs of this daemon."""
 
-    def __init__(self, table: RunTable, calls: Calling, jobs: Waiting, journal: Journal, changes: Changes) -> None:
+    def __init__(
+        self, table: RunTable, calls: Calling, jobs: Waiting, journal: Journal, changes: Changes
+    ) -> None:
         self._table, self._calls, self._jobs = table, calls, jobs
         self._journal, self._changes = journal, changes
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -100,8 +104,14 @@ class Runs:
         """Go on with a run that failed or was stopped, from the steps that have not succeeded."""
         run = self._get(run_id)
         if run.state in ("running", "succeeded"):
-            raise Conflict(f"Run {run_id!r} is {run.state}", hint="Only failed and stopped runs can be resumed")
+            raise Conflict(
+                f"Run {run_id!r} is {run.state}", hint="Only failed and stopped runs can be resumed"
+            )
         self._table.reopen(run_id)
+        for step in self._table.steps(run_id).values():
+            job = self._jobs.get(step.job) if step.job else None
+            if job and job.service and job.ended:  # what it had started is gone: start it again
+                self._table.forget_step(run_id, step.step)
         self._journal.append("run.resumed", run_id, run.principal)
         self._drive(self._get(run_id))
         return self.view(run_id)
@@ -177,7 +187,12 @@ class Runs:
         return run
 
     def _step_view(self, step: Step, row: StepRow | None) -> dict[str, Any]:
-        view: dict[str, Any] = {"id": step.id, "title": step.title or step.id, "tool": step.tool, "state": "pending"}
+        view: dict[str, Any] = {
+            "id": step.id,
+            "title": step.title or step.id,
+            "tool": step.tool,
+            "state": "pending",
+        }
         if row is not None:
             view |= row.model_dump(mode="json", exclude={"run", "step"})
             if row.state == "running" and row.job:
@@ -225,7 +240,12 @@ class _Execution:
         while changed:
             changed = False
             for step in self._plan.steps:
-                if step.id in self._results or step.id in self._skipped or step.id in under_way or step in ready:
+                if (
+                    step.id in self._results
+                    or step.id in self._skipped
+                    or step.id in under_way
+                    or step in ready
+                ):
                     continue
                 needs = step.dependencies()
                 if needs & self._skipped:
@@ -262,7 +282,9 @@ class _Execution:
                 raise StepFailed(f"'each' should be a list, and is {items!r}")
             result = {"items": []}
             for index, item in enumerate(items):
-                one = await self._one(step, {**self._results, "item": item}, f"{self._run.id}/{step.id}/{index}")
+                one = await self._one(
+                    step, {**self._results, "item": item}, f"{self._run.id}/{step.id}/{index}"
+                )
                 result["items"].append(one)
                 self._put(step, reason=f"{index + 1} of {len(items)}")
         self._results[step.id] = result
@@ -270,7 +292,9 @@ class _Execution:
 
     async def _one(self, step: Step, results: Mapping[str, Any], key: str) -> dict[str, Any]:
         arguments = plans.fill(step.args, results)
-        answer = await self._patiently(step, lambda: self._calls.call(step.tool, arguments, self._caller, key=key))
+        answer = await self._patiently(
+            step, lambda: self._calls.call(step.tool, arguments, self._caller, key=key)
+        )
         if not isinstance(answer, JobView):
             return answer.model_dump(mode="json")
         if answer.id:

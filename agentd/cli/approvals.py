@@ -39,7 +39,11 @@ def approvals(approval_id: str | None, ask_: bool, json_: bool) -> None:
          show.money(a["facts"].get("max_micro_usd")), a["requested_by"], show.ago(a["created_at"]))
         for a in listed
     ]  # fmt: skip
-    show.table(["approval", "action", ">takes", ">at most", "asked by", "asked"], rows, empty="Nothing waits for approval.")
+    show.table(
+        ["approval", "action", ">takes", ">at most", "asked by", "asked"],
+        rows,
+        empty="Nothing waits for approval.",
+    )
 
 
 @click.command()
@@ -70,4 +74,6 @@ def _decide(approval_id: str, verdict: str, reason: str) -> None:
     client = connect()
     approval = client.get(f"/api/approvals/{approval_id}")
     answered = client.post(f"/api/approvals/{approval['id']}", {"verdict": verdict, "reason": reason})
-    show.errors.print(f"{answered['id']} {answered['state']}: {show.escape(answered['action'])} ({answered['job']})")
+    show.errors.print(
+        f"{answered['id']} {answered['state']}: {show.escape(answered['action'])} ({answered['job']})"
+    )

@@ -22,7 +22,9 @@ __all__ = ["call", "run", "runs", "tools"]
 @click.option("--quote", "only_quote", is_flag=True, help="Only tell what it would take.")
 @click.option("--key", default="", help="Idempotency key: the same key is the same call.")
 @click.option("--json", "json_", is_flag=True, help="Print the whole answer as JSON.")
-def call(tool: str, arguments: tuple[str, ...], no_wait: bool, only_quote: bool, key: str, json_: bool) -> None:
+def call(
+    tool: str, arguments: tuple[str, ...], no_wait: bool, only_quote: bool, key: str, json_: bool
+) -> None:
     """Call a tool, and wait for what it launches. Values are read as YAML.
 
     \b
@@ -78,18 +80,30 @@ def tools(name: str | None, json_: bool) -> None:
         ]
         show.table(["argument", "default", "meaning"], rows, empty="It takes no arguments.")
     else:
-        rows = [(tool["name"], tool["title"], " ".join(tool["description"].split()).split(". ")[0].rstrip(".")) for tool in listed]
+        rows = [
+            (tool["name"], tool["title"], " ".join(tool["description"].split()).split(". ")[0].rstrip("."))
+            for tool in listed
+        ]
         show.table(["tool", "title", "what it does"], rows, empty="There are no tools.")
 
 
 @click.command()
 @click.argument("plan", required=False)
-@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE", help="Replace a parameter of the plan.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Replace a parameter of the plan."
+)
 @click.option("--resume", metavar="RUN", help="Go on with a run that failed or was stopped.")
 @click.option("--stop", "stop_", metavar="RUN", help="Stop a run; finished steps stay.")
 @click.option("--no-wait", is_flag=True, help="Print the run's id and return.")
 @click.option("--json", "json_", is_flag=True, help="Print the finished run as JSON.")
-def run(plan: str | None, settings: tuple[str, ...], resume: str | None, stop_: str | None, no_wait: bool, json_: bool) -> None:
+def run(
+    plan: str | None,
+    settings: tuple[str, ...],
+    resume: str | None,
+    stop_: str | None,
+    no_wait: bool,
+    json_: bool,
+) -> None:
     """Run a plan: a file, or the name of a shipped one. Exit code 1 when a step failed.
 
     \b
@@ -134,14 +148,20 @@ def runs(run_id: str | None, follow: bool, json_: bool) -> None:
         if json_:
             show.as_json(listed)
             return
-        rows = [(r["id"], r["plan"], show.state_mark(r["state"]), show.ago(r["created_at"]), r["reason"]) for r in listed]
+        rows = [
+            (r["id"], r["plan"], show.state_mark(r["state"]), show.ago(r["created_at"]), r["reason"])
+            for r in listed
+        ]
         show.table(["run", "plan", "state", "started", "reason"], rows, empty="No runs yet: agentd run PLAN")
         return
     view = follow_run(client, run_id) if follow else client.get(f"/api/runs/{run_id}")
     if json_:
         show.as_json(view)
         return
-    rows = [(s["id"], s["tool"], show.state_mark(s["state"]), s.get("job") or "", s.get("reason") or "") for s in view["steps"]]
+    rows = [
+        (s["id"], s["tool"], show.state_mark(s["state"]), s.get("job") or "", s.get("reason") or "")
+        for s in view["steps"]
+    ]
     show.table(["step", "tool", "state", "job", "reason"], rows, empty="")
 
 
@@ -151,7 +171,9 @@ def _arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
     for pair in pairs:
         name, sign, value = pair.partition("=")
         if not sign or not name.isidentifier():
-            raise InputError(f"{pair!r} is not NAME=VALUE", hint='Quote values with spaces: query="two words"')
+            raise InputError(
+                f"{pair!r} is not NAME=VALUE", hint='Quote values with spaces: query="two words"'
+            )
         try:
             given[name] = yaml.safe_load(value) if value else ""
         except yaml.YAMLError:
@@ -180,7 +202,15 @@ def _print_job(job: dict[str, Any], json_: bool) -> None:
         _print_answer(job["result"] or {})
     else:
         service = job["service"] or {}
-        show.facts({"job": job["id"], "state": job["state"], "url": service.get("url"), "serves": ", ".join(service.get("serves", [])), "next": job["next"]})
+        show.facts(
+            {
+                "job": job["id"],
+                "state": job["state"],
+                "url": service.get("url"),
+                "serves": ", ".join(service.get("serves", [])),
+                "next": job["next"],
+            }
+        )
 
 
 def _print_answer(answer: Any) -> None:

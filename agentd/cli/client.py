@@ -72,12 +72,18 @@ def _start(state: Path, quiet: bool) -> str:
         address = locations.read_address(state)
         if address is not None and _alive(address):
             if not quiet:
-                print(f"started the daemon ({address['url']}, log {log}); end it with 'agentd stop'", file=sys.stderr)
+                print(
+                    f"started the daemon ({address['url']}, log {log}); end it with 'agentd stop'",
+                    file=sys.stderr,
+                )
             return address["url"]
         if (code := daemon.poll()) is not None:
             words = [line for line in log.read_text(errors="replace").splitlines() if line.strip()][-3:]
             kind = Busy if code == 75 else Unavailable
-            raise kind(f"The daemon did not start: {' / '.join(words) or f'exit code {code}'}", hint=f"Its log is {log}")
+            raise kind(
+                f"The daemon did not start: {' / '.join(words) or f'exit code {code}'}",
+                hint=f"Its log is {log}",
+            )
         time.sleep(0.05)
     raise Unavailable(f"The daemon did not answer within {START_WITHIN_S:.0f} s", hint=f"Its log is {log}")
 
@@ -125,7 +131,9 @@ class Client:
                 return
             except httpx.TransportError as error:
                 if not self._back(20.0):
-                    raise Unavailable("The daemon has gone", hint="What it started goes on; see 'agentd jobs'") from error
+                    raise Unavailable(
+                        "The daemon has gone", hint="What it started goes on; see 'agentd jobs'"
+                    ) from error
 
     def _back(self, within_s: float) -> bool:
         give_up = time.monotonic() + within_s
@@ -141,7 +149,9 @@ class Client:
         try:
             response = self._http.request(method, path, **options)
         except httpx.TransportError as error:
-            raise Unavailable(f"The daemon at {self.url} does not answer: {error}", hint="Try again, or 'agentd doctor'") from error
+            raise Unavailable(
+                f"The daemon at {self.url} does not answer: {error}", hint="Try again, or 'agentd doctor'"
+            ) from error
         if response.status_code >= 400:
             raise _error(response.status_code, response.text)
         return response.json()
@@ -155,9 +165,13 @@ def _error(status: int, text: str) -> AgentdError:
         return AgentdError(f"The daemon answered {status}: {text[:300]}")
     code, message, hint = said.get("code", ""), said.get("message", ""), said.get("hint", "")
     if code == NeedsApproval.code:
-        return NeedsApproval(message, hint=hint, job_id=said.get("job_id", ""), approval_id=said.get("approval_id", ""))
+        return NeedsApproval(
+            message, hint=hint, job_id=said.get("job_id", ""), approval_id=said.get("approval_id", "")
+        )
     kinds = (Denied, OverBudget, Unauthorized, Unavailable, Busy, Conflict)
-    kind = next((k for k in kinds if k.code == code), InputError if status in (400, 404, 409, 422) else AgentdError)
+    kind = next(
+        (k for k in kinds if k.code == code), InputError if status in (400, 404, 409, 422) else AgentdError
+    )
     return kind(message, hint=hint)
 
 

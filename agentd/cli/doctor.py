@@ -60,7 +60,9 @@ def _config() -> tuple[Config | None, list[Finding]]:
     try:
         config = load_config()
     except AgentdError as error:
-        return None, [Finding("config", False, str(error), "Mend the file, or name another with AGENTD_CONFIG")]
+        return None, [
+            Finding("config", False, str(error), "Mend the file, or name another with AGENTD_CONFIG")
+        ]
     path = locations.config_file()
     return config, [Finding("config", True, str(path) if path else "defaults (no agentd.toml)")]
 
@@ -73,7 +75,9 @@ def _python(_: Config) -> Finding:
 
 
 def _platform(_: Config) -> Finding:
-    return Finding("platform", sys.platform == "linux", sys.platform, "Jobs and services need Linux (WSL 2 will do)")
+    return Finding(
+        "platform", sys.platform == "linux", sys.platform, "Jobs and services need Linux (WSL 2 will do)"
+    )
 
 
 def _machine(_: Config) -> Finding:
@@ -105,7 +109,12 @@ def _plugins(config: Config) -> Finding:
     except AgentdError as error:
         return Finding("plugins", False, str(error), "Mend 'roots' in agentd.toml")
     problems = "; ".join(plugins.problems.values())
-    return Finding("plugins", not problems, problems or f"{len(tools)} tools from {len(plugins.roots)} root(s)", "Mend that file")
+    return Finding(
+        "plugins",
+        not problems,
+        problems or f"{len(tools)} tools from {len(plugins.roots)} root(s)",
+        "Mend that file",
+    )
 
 
 def _policy(config: Config) -> Finding:
@@ -114,13 +123,19 @@ def _policy(config: Config) -> Finding:
     try:
         rules = load_rules(named_document(Plugins.open(config.roots), config.policy))
     except AgentdError as error:
-        return Finding("policy", False, str(error), "Mend the rule set, or choose another: policy in agentd.toml")
+        return Finding(
+            "policy", False, str(error), "Mend the rule set, or choose another: policy in agentd.toml"
+        )
     return Finding("policy", True, f"{rules.name}: {rules.description.strip()}")
 
 
 def _models(config: Config) -> Finding:
     missing = sorted({m.key_env for m in config.models if m.key_env and not os.environ.get(m.key_env)})
-    found = f"{len(config.models)} in agentd.toml" if config.models else "none in agentd.toml (local models need none)"
+    found = (
+        f"{len(config.models)} in agentd.toml"
+        if config.models
+        else "none in agentd.toml (local models need none)"
+    )
     return Finding("endpoints", not missing, found + (f"; not set: {', '.join(missing)}" if missing else ""),
                    "Set the variable where the daemon is started")  # fmt: skip
 
@@ -129,5 +144,3 @@ def _daemon(config: Config) -> Finding:
     address = locations.read_address(config.state_dir)
     said = f"{address['url']} (pid {address['pid']})" if address else "not running; it is started when needed"
     return Finding("daemon", True, f"{said}, state in {config.state_dir}")
-
-

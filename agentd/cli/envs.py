@@ -43,12 +43,16 @@ def list_(json_: bool) -> None:
           show.bytes_(r["disk_bytes"]) if r["disk_bytes"] else "", r["digest"][:12]) for r in rows],
         empty="There are no recipes.",
     )  # fmt: skip
-    show.errors.print(f"in {config.cache_dir}; environments share files, so together they take less", style="dim")
+    show.errors.print(
+        f"in {config.cache_dir}; environments share files, so together they take less", style="dim"
+    )
 
 
 @env.command()
 @click.argument("recipes", nargs=-1)
-@click.option("--compile", "compile_", is_flag=True, help="Compile bytecode too: slower now, first start faster.")
+@click.option(
+    "--compile", "compile_", is_flag=True, help="Compile bytecode too: slower now, first start faster."
+)
 def build(recipes: tuple[str, ...], compile_: bool) -> None:
     """Build environments ahead of time, all of them without names; as before going offline.
 
@@ -64,7 +68,11 @@ def build(recipes: tuple[str, ...], compile_: bool) -> None:
         size = environments.estimate(lock).download_bytes
         with show.errors.status(f"{name}: at most {show.bytes_(size)} to download") as status:
             asyncio.run(
-                environments.build(lock, lambda e: status.update(f"{name}: {show.progress_line(e)}"), compile_bytecode=compile_)  # noqa: B023
+                environments.build(
+                    lock,
+                    lambda e: status.update(f"{name}: {show.progress_line(e)}"),
+                    compile_bytecode=compile_,
+                )  # noqa: B023
             )
         show.errors.print(f"[green]✓[/] {name}")
 
@@ -84,7 +92,10 @@ def prune(days: float, yes: bool) -> None:
         show.errors.print("No environments are built.")
         return
     if not yes:
-        click.confirm(f"Remove up to {len(listed)} environments ({show.bytes_(sum(e.size_bytes for e in listed))})?", abort=True)
+        click.confirm(
+            f"Remove up to {len(listed)} environments ({show.bytes_(sum(e.size_bytes for e in listed))})?",
+            abort=True,
+        )
     gone = environments.prune(unused_s=days * 86_400)
     show.errors.print(f"removed {len(gone)}, {show.bytes_(sum(e.size_bytes for e in gone))}")
 
@@ -96,16 +107,30 @@ def _environments(config: Config) -> Environments:
 
 def _recipes(config: Config) -> dict[str, Path]:
     plugins = Plugins.open(config.roots)
-    return {name: plugins.find("tools", f"recipes/{name}.py") for name in plugins.names("tools/recipes", ".py")}
+    return {
+        name: plugins.find("tools", f"recipes/{name}.py") for name in plugins.names("tools/recipes", ".py")
+    }
 
 
 def _row(environments: Environments, recipe: Path) -> dict[str, Any]:
     try:
         lock: Lock = asyncio.run(environments.lock(recipe))
     except AgentdError as error:
-        return {"recipe": recipe.stem, "state": f"cannot be resolved: {error.message[:80]}", "digest": "", "download_bytes": 0, "disk_bytes": 0}
+        return {
+            "recipe": recipe.stem,
+            "state": f"cannot be resolved: {error.message[:80]}",
+            "digest": "",
+            "download_bytes": 0,
+            "disk_bytes": 0,
+        }
     estimate = environments.estimate(lock)
     built = {e.digest: e for e in environments.list()}
     disk = built[lock.digest].size_bytes if lock.digest in built else estimate.disk_bytes
     state = "built" if estimate.built else "not built"
-    return {"recipe": recipe.stem, "state": state, "digest": lock.digest, "download_bytes": estimate.download_bytes, "disk_bytes": disk}
+    return {
+        "recipe": recipe.stem,
+        "state": state,
+        "digest": lock.digest,
+        "download_bytes": estimate.download_bytes,
+        "disk_bytes": disk,
+    }

@@ -103,7 +103,9 @@ def show_question(approval: Mapping[str, Any]) -> None:
             "asked by": f"{approval['requested_by']} ({told.get('why', '')})",
             "takes about": span(quote.get("seconds")) if quote.get("seconds") else "",
             "costs about": usd(quote["micro_usd"]) if quote.get("micro_usd") is not None else "",
-            "at most": f"{usd(told['max_micro_usd'])}, {span(told['timeout_s'])}" if "max_micro_usd" in told else "",
+            "at most": f"{usd(told['max_micro_usd'])}, {span(told['timeout_s'])}"
+            if "max_micro_usd" in told
+            else "",
             "memory": f"{quote['ram_bytes'] / 1e9:.1f} GB" if quote.get("ram_bytes") else "",
             "GPU memory": f"{quote['vram_bytes'] / 1e9:.1f} GB" if quote.get("vram_bytes") else "",
             "figured from": quote.get("basis", ""),
@@ -131,7 +133,9 @@ def _decide(client: Client, job: Mapping[str, Any], *, must: bool = True) -> Non
 
 def _tell_step(step: Mapping[str, Any]) -> None:
     took = (step.get("ended_at") or 0) - (step.get("started_at") or 0)
-    text = Text.assemble(state_mark(step["state"]), "  ", (step["title"], "bold" if step["state"] == "failed" else ""))
+    text = Text.assemble(
+        state_mark(step["state"]), "  ", (step["title"], "bold" if step["state"] == "failed" else "")
+    )
     if step["state"] == "succeeded":
         text.append(f"  {span(took)}", style="dim")
     if step.get("reason"):
@@ -143,7 +147,9 @@ class _Line:
     """What is running, on one live line; without a terminal, a plain line every 15 seconds."""
 
     def __init__(self) -> None:
-        self._live = Live(console=errors, refresh_per_second=8, transient=True) if errors.is_terminal else None
+        self._live = (
+            Live(console=errors, refresh_per_second=8, transient=True) if errors.is_terminal else None
+        )
         self._spinner = Spinner("dots")
         self._said, self._at = "", 0.0
 
@@ -152,7 +158,9 @@ class _Line:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.clear()
         if self._live:
             self._live.stop()
@@ -175,7 +183,9 @@ class _Line:
         detail = progress_line(progress)
         running = f" ({span(time.time() - since)})" if since else ""
         if self._live:
-            self._spinner.update(text=Text(f"{title}: {detail or state}{running}", overflow="ellipsis", no_wrap=True))
+            self._spinner.update(
+                text=Text(f"{title}: {detail or state}{running}", overflow="ellipsis", no_wrap=True)
+            )
             self._live.update(self._spinner)
             return
         now, said = time.monotonic(), f"{title}: {state}"

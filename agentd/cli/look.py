@@ -33,8 +33,12 @@ def models(json_: bool) -> None:
     show.table(["model", "kind", "base", ">size", "answered by", "quality"], rows,
                empty="No models yet: agentd call get_model source=smollm2-135m")  # fmt: skip
     for alias in answer["aliases"]:
-        weights = ", ".join(f"{m} ({w:g})" if len(alias["weights"]) > 1 else m for m, w in alias["weights"].items())
-        show.console.print(f"[bold]{show.escape(alias['name'])}[/] → {show.escape(weights)}  [dim]{show.escape(alias['reason'])}[/]")
+        weights = ", ".join(
+            f"{m} ({w:g})" if len(alias["weights"]) > 1 else m for m, w in alias["weights"].items()
+        )
+        show.console.print(
+            f"[bold]{show.escape(alias['name'])}[/] → {show.escape(weights)}  [dim]{show.escape(alias['reason'])}[/]"
+        )
 
 
 @click.command()
@@ -75,14 +79,31 @@ def why(request_id: str | None, json_: bool) -> None:
     client = connect()
     if request_id:
         row = client.get(f"/api/requests/{request_id}")
-        show.as_json(row) if json_ else show.facts({**row, "micro_usd": show.money(row["micro_usd"]), "at": show.ago(row["at"])})
+        show.as_json(row) if json_ else show.facts(
+            {**row, "micro_usd": show.money(row["micro_usd"]), "at": show.ago(row["at"])}
+        )
         return
     listed = client.get("/api/requests")
     if json_:
         show.as_json(listed)
         return
-    rows = [(r["id"], r["asked"], r["model"], r["status"], r["input_tokens"], r["output_tokens"], show.money(r["micro_usd"])) for r in listed]
-    show.table(["request", "asked for", "answered by", "status", ">in", ">out", ">cost"], rows, empty="No requests yet.")
+    rows = [
+        (
+            r["id"],
+            r["asked"],
+            r["model"],
+            r["status"],
+            r["input_tokens"],
+            r["output_tokens"],
+            show.money(r["micro_usd"]),
+        )
+        for r in listed
+    ]
+    show.table(
+        ["request", "asked for", "answered by", "status", ">in", ">out", ">cost"],
+        rows,
+        empty="No requests yet.",
+    )
 
 
 @click.command()
@@ -151,7 +172,7 @@ def verify(head: str | None, json_: bool) -> None:
         show.as_json(verdict)
     else:
         said = "intact" if verdict["ok"] else f"BROKEN: {verdict['problem']}"
-        show.console.print(f"{verdict['entries']} entries, {said}\nhead {verdict['entries']}:{verdict['head']}")
+        show.console.print(
+            f"{verdict['entries']} entries, {said}\nhead {verdict['entries']}:{verdict['head']}"
+        )
     sys.exit(0 if verdict["ok"] else 1)
-
-

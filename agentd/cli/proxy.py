@@ -18,7 +18,10 @@ __all__ = ["run_proxy"]
 def run_proxy() -> int:
     """Speak MCP on stdin and stdout for the daemon, which is started if it is not there."""
     if sys.stdin.isatty():
-        print("agentd mcp speaks MCP on stdin and stdout; an MCP client starts it (agentd mcp --help)", file=sys.stderr)
+        print(
+            "agentd mcp speaks MCP on stdin and stdout; an MCP client starts it (agentd mcp --help)",
+            file=sys.stderr,
+        )
     try:
         url, state = ensure_daemon(quiet=True)
     except AgentdError as error:

@@ -21,7 +21,9 @@ __all__ = ["mcp", "serve", "stop"]
 
 
 @click.command()
-@click.option("--config", "path", type=click.Path(path_type=Path, dir_okay=False), help="Read this agentd.toml.")
+@click.option(
+    "--config", "path", type=click.Path(path_type=Path, dir_okay=False), help="Read this agentd.toml."
+)
 @click.option("--port", type=int, help="Listen there; 0 picks a free port.")
 @click.option("--policy", help="Rule set: a name in policies/ or a path.")
 @click.option("--verbose", is_flag=True, help="Log what is done.")

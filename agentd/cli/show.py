@@ -16,7 +16,20 @@ from rich.text import Text
 
 from agentd.store.ledger import usd
 
-__all__ = ["ago", "as_json", "bytes_", "console", "errors", "escape", "facts", "money", "progress_line", "span", "state_mark", "table"]
+__all__ = [
+    "ago",
+    "as_json",
+    "bytes_",
+    "console",
+    "errors",
+    "escape",
+    "facts",
+    "money",
+    "progress_line",
+    "span",
+    "state_mark",
+    "table",
+]
 
 PIPE_WIDTH = 160  # what reads a pipe does not wrap
 console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
@@ -42,7 +55,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) 
         return
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
-        shown.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold")
+        shown.add_column(
+            column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
+        )
     for row in listed:
         shown.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
     console.print(shown)
@@ -94,7 +109,12 @@ def progress_line(progress: Mapping[str, Any]) -> str:
         parts.append(f"{done}/{total} {unit}".rstrip())
     if message := progress.get("message"):
         parts.append(str(message))
-    for name, form in (("loss", "loss {:.3f}"), ("tokens_per_s", "{:,.0f} tokens/s"), ("rows_per_s", "{:.1f} rows/s"), ("documents_per_s", "{:.1f} documents/s")):
+    for name, form in (
+        ("loss", "loss {:.3f}"),
+        ("tokens_per_s", "{:,.0f} tokens/s"),
+        ("rows_per_s", "{:.1f} rows/s"),
+        ("documents_per_s", "{:.1f} documents/s"),
+    ):
         if isinstance(value := progress.get(name), (int, float)):
             parts.append(form.format(value))
     if isinstance(left := progress.get("seconds_left"), (int, float)):

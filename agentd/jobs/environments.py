@@ -200,7 +200,8 @@ class Environments:
         if not (self._envs / digest / "bin/python").exists():  # follows links: the base may be gone
             return None
         try:
-            return json.loads((self._envs / f"{digest}.json").read_text("utf-8"))
+            marker: dict[str, Any] = json.loads((self._envs / f"{digest}.json").read_text("utf-8"))
+            return marker
         except (FileNotFoundError, ValueError):
             return None
 
@@ -349,7 +350,8 @@ def _check_python(recipe: Path, wanted: str) -> None:
 
 
 def _packages(lock: Path) -> list[dict[str, Any]]:
-    return tomllib.loads(lock.read_text("utf-8")).get("packages", [])
+    packages: list[dict[str, Any]] = tomllib.loads(lock.read_text("utf-8")).get("packages", [])
+    return packages
 
 
 def _files(package: Mapping[str, Any]) -> list[dict[str, Any]]:

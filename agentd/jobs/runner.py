@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from agentd.errors import AgentdError, Conflict, InputError, NotFound
+from agentd.errors import AgentdError, Conflict, NotFound, Unavailable
 from agentd.ids import new_id
 from agentd.jobs import snapshot
 from agentd.jobs.attempts import Attempt, Exit, Observation
@@ -237,7 +237,9 @@ class Jobs:
             log.exception("job %s broke", job_id)
             attempt = self._table.attempt_of(job_id)
             seen = Attempt(attempt.folder).observe() if attempt else Observation("not_started")
-            self._end(self.row(job_id), "fail", f"internal error: {type(error).__name__}: {error}", exit=seen.exit)
+            self._end(
+                self.row(job_id), "fail", f"internal error: {type(error).__name__}: {error}", exit=seen.exit
+            )
 
     async def _run(self, job_id: str) -> None:
         row = self._move(self.row(job_id), "prepare")
@@ -267,16 +269,21 @@ class Jobs:
         assert row.launch is not None
         found: dict[str, ServiceView] = {}
         for name in row.launch["needs"]:
+            self._report(row.id, message=f"waiting for {name}")
             while True:
                 version, service = self._changes.version, self.service(name)
                 if service is None:
-                    raise InputError(f"{row.id} needs the service {name!r}, which is not running")
+                    raise Unavailable(f"{row.id} needs the service {name!r}, which {self._why_not(name)}")
                 if service.ready:
                     found[name] = service
                     break
-                self._report(row.id, message=f"waiting for {name}")
                 await self._changes.after(version)
         return found
+
+    def _why_not(self, name: str) -> str:
+        """What became of the newest service of that name."""
+        ended = [row for row in self._table.list(limit=1000) if name in (row.serves or ())]
+        return f"{ended[0].state} ({ended[0].id}): {ended[0].reason}" if ended else "is not running"
 
     async def _launch(self, row: JobRow, python: Path, services: Mapping[str, ServiceView]) -> Attempt:
         """Fix what it reads, then consume the approval, reserve the budget and record the attempt at once."""
@@ -296,7 +303,9 @@ class Jobs:
             _write_private(attempt.folder / TOKEN_FILE, secret_values["AGENTD_SERVICE_TOKEN"])
         if launch["gateway"]:
             secret_values["AGENTD_GATEWAY_KEY"] = self._job_token(row.id, launch["timeout_s"])
-        attempt.prepare(spec, attempt.argv(python, recipe), self._env(launch), secret_values, launch["timeout_s"])
+        attempt.prepare(
+            spec, attempt.argv(python, recipe), self._env(launch), secret_values, launch["timeout_s"]
+        )
         with self._store.transaction():
             self._approvals.consume(row.id, row.digest)
             self._ledger.reserve("job", row.id, row.principal, launch["max_micro_usd"])
@@ -308,8 +317,12 @@ class Jobs:
         recipe.parent.mkdir(parents=True, exist_ok=True)
         recipe.write_bytes(Path(launch["recipe_path"]).read_bytes())
         if digest_file(recipe) != launch["recipe_digest"]:
-            raise Conflict(f"The recipe {launch['recipe']!r} was changed since it was approved", hint="Start it again")
-        return snapshot.take(launch["inputs"], launch["input_digests"], self._places.artifacts, folder / "inputs")
+            raise Conflict(
+                f"The recipe {launch['recipe']!r} was changed since it was approved", hint="Start it again"
+            )
+        return snapshot.take(
+            launch["inputs"], launch["input_digests"], self._places.artifacts, folder / "inputs"
+        )
 
     def _env(self, launch: Mapping[str, Any]) -> dict[str, str]:
         env = {"AGENTD_CACHE_DIR": str(self._places.cache), **launch["env"]}
@@ -361,7 +374,9 @@ class Jobs:
         """Turn how the attempt ended into how the job ended."""
         row, live = self.row(job_id), self._live[job_id]
         if seen.exit is None:
-            self._end(row, "lose", "it was launched, but is gone without having said how it ended", attempt=attempt)
+            self._end(
+                row, "lose", "it was launched, but is gone without having said how it ended", attempt=attempt
+            )
             return
         result = attempt.result()
         event = event_of(seen.exit.reason, seen.exit.code, result is not None)
@@ -373,7 +388,13 @@ class Jobs:
             await self._succeed(row, attempt, seen.exit, result)
 
     async def _succeed(self, row: JobRow, attempt: Attempt, exit: Exit, result: dict[str, Any]) -> None:
-        finished = Finished(row.id, {**_spec_of(attempt), "arguments": row.arguments}, result, attempt.out, exit.ended - exit.started)
+        finished = Finished(
+            row.id,
+            {**_spec_of(attempt), "arguments": row.arguments},
+            result,
+            attempt.out,
+            exit.ended - exit.started,
+        )
         try:
             final = await self.finish(row, finished)
         except AgentdError as error:
@@ -414,7 +435,9 @@ class Jobs:
             kept = {name: value for name, value in changes.items() if value is not None}
             if not self._table.move(row.id, row.state, new, **kept):
                 raise Conflict(f"{row.id} is not {row.state} any more")
-            self._journal.append(f"job.{new}", row.id, "daemon", tool=row.tool, reason=changes.get("reason") or "")
+            self._journal.append(
+                f"job.{new}", row.id, "daemon", tool=row.tool, reason=changes.get("reason") or ""
+            )
         self._changes.announce()
         return self.row(row.id)
 
@@ -461,10 +484,9 @@ class Jobs:
         async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
             while not live.ready and not ended.done():
                 view = self._service_view(self.row(job_id))
-                if view is not None:
-                    with contextlib.suppress(httpx.HTTPError):
-                        response = await client.get(view.url + service["health"], headers=_bearer(view))
-                        live.ready = response.status_code == 200
+                with contextlib.suppress(httpx.HTTPError):
+                    response = await client.get(view.url + service["health"], headers=_bearer(view))
+                    live.ready = response.status_code == 200
                 if live.ready:
                     break
                 if self._store.now() > give_up:
@@ -488,10 +510,12 @@ class Jobs:
         assert row is not None
         return Attempt(row.folder)
 
-    def _service_view(self, row: JobRow) -> ServiceView | None:
+    def _service_view(self, row: JobRow) -> ServiceView:
         attempt = self._table.attempt_of(row.id)
         if attempt is None or attempt.port is None:
-            return ServiceView(job_id=row.id, name=row.tool, url="", token="", ready=False, serves=tuple(row.serves or ()))
+            return ServiceView(
+                job_id=row.id, name=row.tool, url="", token="", ready=False, serves=tuple(row.serves or ())
+            )
         live = self._live.get(row.id)
         return ServiceView(
             job_id=row.id, name=row.tool, url=f"http://127.0.0.1:{attempt.port}",
@@ -505,9 +529,13 @@ class Jobs:
         live = self._live.get(row.id)
         approval = self._approvals.of_job(row.id)
         service = None
-        if row.is_service and row.state == "running":
+        if row.is_service:
             seen = self._service_view(row)
-            service = {"url": f"{seen.url}/v1", "serves": list(seen.serves), "ready": seen.ready} if seen else None
+            service = {
+                "url": seen.url and f"{seen.url}/v1",
+                "serves": list(seen.serves),
+                "ready": seen.ready and not row.ended,
+            }
         return JobView(
             id=row.id, tool=row.tool, title=row.title, state=row.state, reason=row.reason, quote=row.quote,
             progress=live.progress if live and not row.ended else {}, result=row.result,
@@ -527,7 +555,7 @@ def _next(row: JobRow, approval: Approval | None, service: Mapping[str, Any] | N
         most = approval.facts.get("max_micro_usd")
         cost = f" (at most {usd(most)})" if isinstance(most, int) and most else ""
         return f"A person has to approve it{cost}: agentd approve {approval.id}. Then wait with job_wait."
-    if service is not None:
+    if service is not None and row.state == "running":
         return "It is ready." if service["ready"] else "It is starting: wait for it with job_wait."
     if row.state in ("queued", "preparing", "running"):
         return f"Wait for it with job_wait(job={row.id!r})."
@@ -569,4 +597,3 @@ def _write_private(path: Path, text: str) -> None:
 
 def _bearer(service: ServiceView) -> dict[str, str]:
     return {"Authorization": f"Bearer {service.token}"}
-

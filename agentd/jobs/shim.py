@@ -1,7 +1,7 @@
 """The one process between the daemon and a payload: ``python -I -S shim.py ATTEMPT_DIR``.
 
 It starts the payload at most once, outlives the daemon, enforces the wall clock, ends the whole
-tree and leaves ``exit.json``. Standard library only, nothing of ours: it must start in 20 ms, under
+tree and leaves ``exit.json``. Standard library only, nothing of ours: it must start fast, under
 any interpreter, and keep working while the package around it is upgraded. Linux 5.3 or newer.
 
     lock       held (as an open-file-description lock) by the shim and inherited by the payload
@@ -21,7 +21,7 @@ An exit reason is ``out_of_memory`` when the attempt's cgroup counted an OOM kil
 died of a SIGKILL that the shim did not send while the machine's OOM-kill counter rose.
 """
 
-# Importing pathlib would add a fifth to the time this takes to start.
+# Paths are plain strings here: most of what follows is one system call or another.
 # ruff: noqa: PTH100,PTH102,PTH103,PTH105,PTH106,PTH108,PTH110,PTH112,PTH116,PTH118,PTH120,PTH123,PTH208
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def is_locked(fd: int) -> bool:
     """Whether somebody else holds it. Looking takes nothing, so it can't get in a shim's way."""
     asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     answer = struct.unpack(_FLOCK, fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked))
-    return answer[0] != fcntl.F_UNLCK
+    return bool(answer[0] != fcntl.F_UNLCK)
 
 
 # --- processes ------------------------------------------------------------------------------

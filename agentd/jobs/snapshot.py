@@ -23,7 +23,9 @@ def digest_inputs(inputs: Mapping[str, str], fixed: Path) -> dict[str, str]:
         path = Path(text)
         if not path.exists():
             raise InputError(f"Input {name!r} is not there any more: {text!r}")
-        digests[name] = f"store:{path.relative_to(fixed)}" if path.is_relative_to(fixed) else digest_tree(path)
+        digests[name] = (
+            f"store:{path.relative_to(fixed)}" if path.is_relative_to(fixed) else digest_tree(path)
+        )
     return digests
 
 
@@ -42,6 +44,8 @@ def take(inputs: Mapping[str, str], digests: Mapping[str, str], fixed: Path, fol
         else:
             shutil.copy2(source, target)
         if digest_tree(target) != digests[name]:
-            raise Conflict(f"Input {name!r} ({text!r}) was changed since it was approved", hint="Start it again")
+            raise Conflict(
+                f"Input {name!r} ({text!r}) was changed since it was approved", hint="Start it again"
+            )
         taken[name] = str(target)
     return taken

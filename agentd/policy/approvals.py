@@ -49,11 +49,14 @@ class Approvals:
         denied = self._table.denied_since(digest, self._store.now() - DENIAL_STICKS_S)
         if denied is not None:
             raise Denied(
-                f"{denied.decided_by} denied exactly this in {denied.id}" + (f": {denied.reason}" if denied.reason else ""),
+                f"{denied.decided_by} denied exactly this in {denied.id}"
+                + (f": {denied.reason}" if denied.reason else ""),
                 hint="Change what was wrong with it, or ask that person",
             )
 
-    def record(self, decision: Decision, *, job: str, action: str, digest: str, facts: dict[str, Any], by: str) -> Approval:
+    def record(
+        self, decision: Decision, *, job: str, action: str, digest: str, facts: dict[str, Any], by: str
+    ) -> Approval:
         """Write down what policy said: a question when it asks, an answered one when it allows."""
         asks = decision.effect == "ask"
         with self._store.transaction():
@@ -69,11 +72,15 @@ class Approvals:
             )  # fmt: skip
         return approval
 
-    async def decide(self, approval_id: str, verdict: Literal["approve", "deny"], by: Caller, reason: str = "") -> Approval:
+    async def decide(
+        self, approval_id: str, verdict: Literal["approve", "deny"], by: Caller, reason: str = ""
+    ) -> Approval:
         """A person's answer. Raises `Unauthorized` for an agent, `Conflict` when it came too late."""
         approval = self.get(approval_id)
         if by.is_agent or not by.may("approve"):
-            self._journal.append("approval.refused", approval.id, by.principal, surface=by.surface, verdict=verdict)
+            self._journal.append(
+                "approval.refused", approval.id, by.principal, surface=by.surface, verdict=verdict
+            )
             raise Unauthorized(
                 f"{by.principal!r} through {by.surface!r} may not answer {approval.id}",
                 hint=f"A person answers: agentd approve {approval.id}",
@@ -85,7 +92,9 @@ class Approvals:
             if not self._table.decide(approval.id, state, by.principal, reason):
                 now = self.get(approval.id)
                 who = f" by {now.decided_by}" if now.decided_by else ""
-                raise Conflict(f"{approval.id} is already {now.state if now.state != 'pending' else 'expired'}{who}")
+                raise Conflict(
+                    f"{approval.id} is already {now.state if now.state != 'pending' else 'expired'}{who}"
+                )
             self._journal.append(
                 f"approval.{state}", approval.id, by.principal,
                 surface=by.surface, job=approval.job, digest=approval.digest, reason=reason,

@@ -17,7 +17,9 @@ __all__ = ["digest_file", "digest_tree", "digest_value"]
 
 def digest_value(value: Any) -> str:
     """SHA-256 of canonical JSON: sorted keys, no spaces, no NaN."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str)
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -39,6 +41,8 @@ def digest_tree(path: Path) -> str:
     manifest: list[tuple[str, str]] = []
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         if not file.resolve().is_relative_to(root) and file.is_symlink():
-            raise InputError(f"{str(file)!r} is a link out of {str(path)!r}", hint="Copy the file into the folder")
+            raise InputError(
+                f"{str(file)!r} is a link out of {str(path)!r}", hint="Copy the file into the folder"
+            )
         manifest.append((file.relative_to(path).as_posix(), digest_file(file)))
     return digest_value(manifest)

@@ -149,7 +149,13 @@ def _compare(comparison: str, value: float) -> bool:
     found = _COMPARISON.fullmatch(comparison)
     assert found is not None, "checked when the rule was read"
     sign, limit = found[1], float(found[2])
-    return {"<=": value <= limit, ">=": value >= limit, "<": value < limit, ">": value > limit, "==": value == limit}[sign]
+    return {
+        "<=": value <= limit,
+        ">=": value >= limit,
+        "<": value < limit,
+        ">": value > limit,
+        "==": value == limit,
+    }[sign]
 
 
 def _window(text: str) -> tuple[datetime.time, datetime.time]:

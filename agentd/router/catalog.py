@@ -38,16 +38,25 @@ class Catalog:
         models = {model.name: model for model in self.list()}
         if name not in models:
             known = [*models, *(alias.name for alias in self.aliases())]
-            raise NotFound("model", name, known, hint="" if known else "Get one: agentd call get_model source=smollm2-135m")
+            raise NotFound(
+                "model",
+                name,
+                known,
+                hint="" if known else "Get one: agentd call get_model source=smollm2-135m",
+            )
         return models[name]
 
     def put(self, model: Model) -> None:
         if model.name in self._configured:
-            raise InputError(f"Model {model.name!r} is defined in the config file", hint="Choose another name")
+            raise InputError(
+                f"Model {model.name!r} is defined in the config file", hint="Choose another name"
+            )
         if self.alias(model.name):
             raise InputError(f"{model.name!r} is already an alias", hint="Choose another name for the model")
         self._table.put(model)
-        self._journal.append("model.put", model.name, "daemon", model_kind=model.kind, source=model.source, digest=model.digest)
+        self._journal.append(
+            "model.put", model.name, "daemon", model_kind=model.kind, source=model.source, digest=model.digest
+        )
 
     def alias(self, name: str) -> Alias | None:
         return next((alias for alias in self.aliases() if alias.name == name), None)
@@ -58,7 +67,9 @@ class Catalog:
     def set_alias(self, alias: Alias) -> None:
         """Point `alias` somewhere else. Raises `NotFound` for a model that is not there."""
         if any(model.name == alias.name for model in self.list()):
-            raise InputError(f"{alias.name!r} is the name of a model", hint="Choose another name for the alias")
+            raise InputError(
+                f"{alias.name!r} is the name of a model", hint="Choose another name for the alias"
+            )
         for model in alias.weights:
             self.get(model)
         before = self.alias(alias.name)

@@ -153,9 +153,16 @@ class Dispatch:
             return _Target(model, model.endpoint.rstrip("/"), model.upstream or model.name, _key(model), why)
         service = self._serving.find(model.name)
         if service is None:
-            raise Unavailable(f"Model {model.name!r} is not being served", hint=f"Start it: agentd call serve model={model.name}")
+            raise Unavailable(
+                f"Model {model.name!r} is not being served",
+                hint=f"Start it: agentd call serve model={model.name}",
+            )
         if not service.ready:
-            raise Unavailable(f"Model {model.name!r} is still starting", hint=f"Follow it: agentd jobs {service.job_id}", retry_after_s=5)
+            raise Unavailable(
+                f"Model {model.name!r} is still starting",
+                hint=f"Follow it: agentd jobs {service.job_id}",
+                retry_after_s=5,
+            )
         self._serving.touch(service.job_id)
         return _Target(
             model, f"{service.url}/v1", model.name, service.token,
@@ -186,13 +193,17 @@ class _Metered:
     async def __aenter__(self) -> _Metered:
         model = self._target.model
         tokens_in = len(json.dumps(self._body.get("messages"))) // _CHARACTERS_PER_TOKEN
-        tokens_out = self._body.get("max_completion_tokens") or self._body.get("max_tokens") or _DEFAULT_MAX_TOKENS
+        tokens_out = (
+            self._body.get("max_completion_tokens") or self._body.get("max_tokens") or _DEFAULT_MAX_TOKENS
+        )
         self._reserved = _cost(model, tokens_in, int(tokens_out) * int(self._body.get("n") or 1))
         if self._reserved:
             self._entry = self._dispatch._ledger.reserve("tokens", self.id, self._principal, self._reserved)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
         answered = kind is None
         known = self.usage.input_tokens or self.usage.output_tokens
         spent = _cost(self._target.model, self.usage.input_tokens, self.usage.output_tokens)
@@ -259,7 +270,9 @@ def _upstream_error(target: _Target, status: int, text: str) -> UpstreamError:
     except (ValueError, AttributeError):
         said = text
     hint = f"Check the key in {target.model.key_env}" if status in (401, 403) and target.model.key_env else ""
-    return UpstreamError(f"{target.model.name!r} answered {status}: {str(said)[:500]}", status=status, hint=hint)
+    return UpstreamError(
+        f"{target.model.name!r} answered {status}: {str(said)[:500]}", status=status, hint=hint
+    )
 
 
 def _usage_in(tail: bytes) -> Mapping[str, Any] | None:

@@ -22,11 +22,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agentd.errors import AgentdError, Denied, InputError, NeedsApproval, NotFound
+from agentd.errors import AgentdError, Denied, InputError, NotFound
 from agentd.server.auth import caller_of, require
 from agentd.server.ports import Caller, Kernel, Role, role_for
 from agentd.server.schema import input_schema
-from agentd.server.wire import dump, error_body, status_of
+from agentd.server.wire import dump, error_body, error_of, status_of
 
 __all__ = ["api_routes", "body_of", "on_agentd_error", "on_crash", "on_http_error", "streamed"]
 
@@ -175,7 +175,8 @@ class _Api:
     # --- approvals ---------------------------------------------------------------------------
 
     async def approvals(self, request: Request, caller: Caller) -> Response:
-        return _json(self._kernel.approvals.list())
+        state = request.query_params.get("state", "pending")
+        return _json(self._kernel.approvals.list(state=None if state == "all" else state))
 
     async def approval(self, request: Request, caller: Caller) -> Response:
         return _json(self._kernel.approvals.get(_id(request)))
@@ -223,7 +224,7 @@ class _Api:
 
     async def journal_verify(self, request: Request, caller: Caller) -> Response:
         seq, _, digest = request.query_params.get("head", "").partition(":")
-        head = (int(seq), digest) if seq.isdigit() and digest else None
+        head = (int(seq), digest) if seq.isascii() and seq.isdecimal() and digest else None
         return _json(self._kernel.journal.verify(head))
 
 
@@ -232,10 +233,7 @@ class _Api:
 
 async def on_agentd_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, AgentdError)
-    body = error_body(error.code, error.message, error.hint)
-    if isinstance(error, NeedsApproval):
-        body["error"] |= {"job_id": error.job_id, "approval_id": error.approval_id}
-    return JSONResponse(body, status_code=status_of(error))
+    return JSONResponse({"error": error_of(error)}, status_code=status_of(error))
 
 
 async def on_http_error(request: Request, error: Exception) -> Response:
@@ -312,6 +310,6 @@ def _lines(views: AsyncIterator[Any]) -> Response:
         return dump(value).encode() + b"\n"
 
     def error_line(error: AgentdError) -> bytes:
-        return line(error_body(error.code, error.message, error.hint))
+        return line({"error": error_of(error)})
 
     return StreamingResponse(streamed(views, line, error_line), media_type="application/x-ndjson")

@@ -28,12 +28,12 @@ from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from agentd.errors import AgentdError, NotFound
+from agentd.errors import AgentdError, NotFound, Unauthorized
 from agentd.sdk import JobView, Tool
 from agentd.server.auth import caller_of, require
 from agentd.server.ports import Caller, Kernel, role_for
 from agentd.server.schema import input_schema, output_schema
-from agentd.server.wire import dump
+from agentd.server.wire import dump, error_of
 
 __all__ = ["ERROR_META", "KEY_META", "McpEndpoint", "mcp_server"]
 
@@ -43,7 +43,7 @@ KEY_META = "agentd/idempotency-key"
 """A call's ``_meta`` may carry it: the same key and arguments again give the same job."""
 
 ERROR_META = "agentd/error"
-"""A tool error's ``_meta`` holds ``{"code", "message", "hint"}`` under it."""
+"""A tool error's ``_meta`` holds it as data under this name: `wire.error_of`."""
 
 CWD_HEADER = "agentd-cwd"
 """The folder that a client's relative paths start from, percent-encoded. The stdio proxy sends it."""
@@ -140,12 +140,12 @@ class _Handlers:
             async with self._reporting(ctx, params.arguments or {}):
                 result = await self._kernel.calls.call(tool.name, params.arguments or {}, caller, key=key)
         except AgentdError as error:
-            return _tool_error(error.code, error.message, error.hint)
+            return _tool_error(error_of(error))
         except Exception:  # the outermost edge: what a client must not see goes to the log
             incident = secrets.token_hex(4)
             log.exception("tool %s failed, incident %s", tool.name, incident)
             hint = f"See incident {incident} in the daemon's log."
-            return _tool_error("internal", f"{tool.name} failed", hint)
+            return _tool_error({"code": "internal", "message": f"{tool.name} failed", "hint": hint})
         return _tool_result(result)
 
     @contextlib.asynccontextmanager
@@ -266,9 +266,16 @@ class _Handlers:
         return types.GetPromptResult(description=PROMPT.description, messages=[message])
 
     def _caller(self, ctx: Context) -> Caller:
+        """Who asks. A key that is only good for inference sees nothing here."""
+        try:
+            return require(self._who(ctx), "view")
+        except Unauthorized as error:
+            raise MCPError(types.INVALID_REQUEST, str(error)) from error
+
+    def _who(self, ctx: Context) -> Caller:
         if ctx.request is None:
             if self._local is None:
-                raise MCPError(types.INVALID_REQUEST, "This server was given no caller")
+                raise Unauthorized("This server was given no caller")
             return replace(self._local, surface="mcp", is_agent=True)
         caller = caller_of(ctx.request.scope, "mcp", is_agent=True)
         cwd = unquote(ctx.request.headers.get(CWD_HEADER, ""))
@@ -315,9 +322,8 @@ def _figure(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _tool_error(code: str, message: str, hint: str) -> types.CallToolResult:
-    error = {"code": code, "message": message, "hint": hint}
-    text = f"{code}: {message}." + (f" {hint}" if hint else "")
+def _tool_error(error: dict[str, str]) -> types.CallToolResult:
+    text = f"{error['code']}: {error['message']}. {error['hint']}".strip()
     return types.CallToolResult(
         content=[types.TextContent(text=text)], is_error=True, _meta={ERROR_META: error}
     )

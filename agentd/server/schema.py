@@ -36,16 +36,17 @@ def _shrink(node: Any, defs: Mapping[str, Schema], inside: tuple[str, ...]) -> A
         return [_shrink(item, defs, inside) for item in cast("list[Any]", node)]
     if not isinstance(node, dict):
         return node
-    node = cast("Schema", node)
+    node = _without_null(cast("Schema", node))
     if (name := _target(node)) is not None and name not in inside:
         siblings = {key: value for key, value in node.items() if key != "$ref"}
         return _shrink({**defs[name], **siblings}, defs, (*inside, name))
     if name is not None:  # recursive: say no more than that it is an object
         return {"type": "object"}
-    node = _without_null({key: value for key, value in node.items() if key not in ("title", "$defs")})
     shrunk: Schema = {}
     for key, value in node.items():
-        if key == "properties":
+        if key in ("title", "$defs"):
+            continue
+        elif key == "properties":
             shrunk[key] = {field: _shrink(sub, defs, inside) for field, sub in value.items()}
         elif key in ("default", "const", "enum", "examples"):  # data, not schema
             shrunk[key] = value

@@ -14,6 +14,7 @@ from agentd.errors import (
     DataError,
     Denied,
     InputError,
+    NeedsApproval,
     NotFound,
     OverBudget,
     Refused,
@@ -21,7 +22,7 @@ from agentd.errors import (
     Unavailable,
 )
 
-__all__ = ["STATUS", "dump", "error_body", "status_of"]
+__all__ = ["STATUS", "dump", "error_body", "error_of", "status_of"]
 
 STATUS: dict[type[AgentdError], int] = {
     NotFound: 404,
@@ -40,6 +41,14 @@ STATUS: dict[type[AgentdError], int] = {
 def status_of(error: AgentdError) -> int:
     """The HTTP status of the nearest class in `STATUS`."""
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def error_of(error: AgentdError) -> dict[str, str]:
+    """An error as data: ``code``, ``message``, ``hint``, and the ids of what waits for a person."""
+    ids = (
+        {"job_id": error.job_id, "approval_id": error.approval_id} if isinstance(error, NeedsApproval) else {}
+    )
+    return {"code": error.code, "message": error.message, "hint": error.hint, **ids}
 
 
 def error_body(code: str, message: str, hint: str = "") -> dict[str, Any]:

@@ -13,11 +13,15 @@ class CatalogTable:
         self._store = store
 
     def models(self) -> list[Model]:
-        return [Model(**loads(row["entry"])) for row in self._store.rows("SELECT entry FROM models ORDER BY name")]
+        return [
+            Model(**loads(row["entry"])) for row in self._store.rows("SELECT entry FROM models ORDER BY name")
+        ]
 
     def put(self, model: Model) -> None:
         entry = model.model_dump(mode="json")
-        self._store.insert("models", {"name": model.name, "entry": entry, "at": self._store.now()}, replace=True)
+        self._store.insert(
+            "models", {"name": model.name, "entry": entry, "at": self._store.now()}, replace=True
+        )
 
     def aliases(self) -> list[Alias]:
         rows = self._store.rows("SELECT * FROM aliases ORDER BY name")

@@ -101,7 +101,9 @@ class JobTable:
         return [_job(row) for row in rows]
 
     def ids(self) -> list[str]:
-        return [row["id"] for row in self._store.rows("SELECT id FROM jobs ORDER BY created_at DESC LIMIT 500")]
+        return [
+            row["id"] for row in self._store.rows("SELECT id FROM jobs ORDER BY created_at DESC LIMIT 500")
+        ]
 
     def seconds_of(self, tool: str, key: str) -> list[float]:
         """Wall times of succeeded jobs of the kind, oldest first."""
@@ -115,7 +117,13 @@ class JobTable:
     def add_attempt(self, attempt_id: str, job_id: str, folder: Path, port: int | None) -> AttemptRow:
         self._store.insert(
             "attempts",
-            {"id": attempt_id, "job": job_id, "folder": str(folder), "port": port, "created_at": self._store.now()},
+            {
+                "id": attempt_id,
+                "job": job_id,
+                "folder": str(folder),
+                "port": port,
+                "created_at": self._store.now(),
+            },
         )
         found = self.attempt_of(job_id)
         assert found is not None

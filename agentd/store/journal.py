@@ -63,9 +63,7 @@ class Journal:
     def tail(self, n: int = 50, *, subject: str | None = None) -> list[Entry]:
         """The newest `n` entries, oldest first."""
         where, parameters = ("WHERE subject = ?", [subject]) if subject else ("", [])
-        rows = self._store.rows(
-            f"SELECT * FROM journal {where} ORDER BY seq DESC LIMIT ?", [*parameters, n]
-        )
+        rows = self._store.rows(f"SELECT * FROM journal {where} ORDER BY seq DESC LIMIT ?", [*parameters, n])
         return [_entry(row) for row in reversed(rows)]
 
     def verify(self, head: tuple[int, str] | None = None) -> Verdict:

@@ -114,12 +114,16 @@ class Ledger:
 
     def _sums(self, start: float) -> tuple[int, int]:
         """Settled since `start`, and everything still reserved however old it is."""
-        spent = self._store.value("SELECT coalesce(sum(settled), 0) FROM ledger WHERE settled_at >= ?", [start])
+        spent = self._store.value(
+            "SELECT coalesce(sum(settled), 0) FROM ledger WHERE settled_at >= ?", [start]
+        )
         held = self._store.value("SELECT coalesce(sum(reserved), 0) FROM ledger WHERE settled IS NULL")
         return spent, held
 
     def _periods(self, now: float) -> list[tuple[str, float, int | None]]:
-        today = datetime.datetime.fromtimestamp(now, datetime.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        today = datetime.datetime.fromtimestamp(now, datetime.UTC).replace(
+            hour=0, minute=0, second=0, microsecond=0
+        )
         return [
             ("day", today.timestamp(), self._day),
             ("month", today.replace(day=1).timestamp(), self._month),

@@ -36,4 +36,7 @@ class ReportTable:
 
     def list(self) -> list[Report]:
         """Newest first."""
-        return [Report(**loads(row["report"])) for row in self._store.rows("SELECT report FROM reports ORDER BY at DESC")]
+        return [
+            Report(**loads(row["report"]))
+            for row in self._store.rows("SELECT report FROM reports ORDER BY at DESC")
+        ]

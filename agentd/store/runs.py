@@ -68,14 +68,21 @@ class RunTable:
     def end(self, run_id: str, state: str, reason: str = "") -> None:
         self._store.update("runs", run_id, state=state, reason=reason, ended_at=self._store.now())
 
+    def forget_step(self, run_id: str, step: str) -> None:
+        """Let a step be carried out again, as a new call."""
+        with self._store.transaction():
+            key = f"{run_id}/{step}"
+            self._store.change("DELETE FROM keys WHERE key = ? OR key LIKE ? || '/%'", [key, key])
+            self._store.change("DELETE FROM steps WHERE run = ? AND step = ?", [run_id, step])
+
     def reopen(self, run_id: str) -> None:
         """Make a run that ended early running again; its failed steps are forgotten, finished ones stay."""
         with self._store.transaction():
             self._store.update("runs", run_id, state="running", reason="", ended_at=None)
-            for row in self._store.rows("SELECT step FROM steps WHERE run = ? AND state != 'succeeded'", [run_id]):
-                key = f"{run_id}/{row['step']}"
-                self._store.change("DELETE FROM keys WHERE key = ? OR key LIKE ? || '/%'", [key, key])
-            self._store.change("DELETE FROM steps WHERE run = ? AND state != 'succeeded'", [run_id])
+            for row in self._store.rows(
+                "SELECT step FROM steps WHERE run = ? AND state != 'succeeded'", [run_id]
+            ):
+                self.forget_step(run_id, row["step"])
 
     def steps(self, run_id: str) -> dict[str, StepRow]:
         rows = self._store.rows("SELECT * FROM steps WHERE run = ? ORDER BY started_at", [run_id])

@@ -279,17 +279,22 @@ def test_a_launch_of_an_earlier_boot_is_lost(prepare, until_event, edit) -> None
 
 def test_a_reused_pid_is_neither_believed_nor_signalled(prepare, until_event, edit) -> None:
     attempt = prepare(FOREVER)
-    with subprocess.Popen(["/bin/sleep", "600"]) as stranger:
+    stranger = subprocess.Popen(["/bin/sleep", "600"])
+    while shim.uptime() * 100 < shim.process(stranger.pid)[1] + 2:
+        pass  # start times are told apart by the hundredth of a second
 
-        async def scene():
-            await orphan(attempt, until_event)
-            edit(attempt.folder / "go", pid=stranger.pid)
-            assert not attempt.observe().supervised
-            return await attempt.kill_tree(grace_s=0)
+    async def scene():
+        await orphan(attempt, until_event)
+        edit(attempt.folder / "go", pid=stranger.pid)
+        assert not attempt.observe().supervised
+        return await attempt.kill_tree(grace_s=0)
 
+    try:
         assert asyncio.run(scene()).state == "finished"
         assert stranger.poll() is None
+    finally:
         stranger.kill()
+        stranger.wait()
 
 
 def test_the_shim_outlives_the_process_that_started_it(prepare, until_event) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import json
 import os
 import subprocess
@@ -85,20 +86,19 @@ def test_no_word_of_a_text_is_lost_between_chunks(text: str, longest: int) -> No
     if not data.strip():
         return
     _, chunks = cut(data, ".txt", longest, 0)
-    assert "".join(data[c.start : c.end].decode() for c in chunks).split() or not text.split()
     inside = "".join("".join(data[c.start : c.end].decode().split()) for c in chunks)
     assert inside == "".join(text.split())
 
 
 def test_a_chunk_knows_the_headings_above_it_and_never_crosses_one() -> None:
-    text = "# Shop\n\nIntro.\n\n## Refunds\n\nIn 45 days.\n\n### Bulky\n\nWe collect.\n\n## Hours\n\nNine to five.\n"
+    text = "# Shop\n\nIntro.\n\n## Refunds\n\nIn 45 days.\n\n### Bulky\n\nWe collect.\n\n## Hours\n\nNine.\n"
     parsed, chunks = cut(text.encode(), ".md", 200, 30)
     assert parsed.title == "Shop"
     assert [(c.heading, text[c.start : c.end]) for c in chunks] == [
         (("Shop",), "Intro."),
         (("Shop", "Refunds"), "In 45 days."),
         (("Shop", "Refunds", "Bulky"), "We collect."),
-        (("Shop", "Hours"), "Nine to five."),
+        (("Shop", "Hours"), "Nine."),
     ]
 
 
@@ -114,7 +114,7 @@ def test_a_long_section_is_cut_between_sentences_and_neighbours_share_one() -> N
     _, chunks = cut(text.encode(), ".txt", 30, 8)
     pieces = [text[c.start : c.end] for c in chunks]
     assert all(piece.startswith("Sentence") and piece.endswith("here.") for piece in pieces)
-    for before, after in zip(pieces, pieces[1:], strict=False):
+    for before, after in itertools.pairwise(pieces):
         assert after.startswith(before[before.rindex("Sentence") :])
 
 
@@ -122,13 +122,14 @@ def test_a_pdf_line_becomes_a_heading_only_before_a_paragraph() -> None:
     lines = [
         "Buying a card",
         "The value is free to choose between ten and two hundred and fifty euros, and",
-        "the card is sent at once.",
+        "a message of up to three hundred characters is printed on it. The receiver finds",
+        "the code below the message, and the card is sent at once.",
         "one two",
         "three four",
     ]
     assert list(recipe.reflow(lines)) == [
         ("heading", "Buying a card"),
-        ("text", f"{lines[1]} {lines[2]}"),
+        ("text", " ".join(lines[1:4])),
         ("text", "one two three four"),
     ]
 

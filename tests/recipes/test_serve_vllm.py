@@ -6,10 +6,12 @@ import asyncio
 import importlib.util
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -91,7 +93,7 @@ def test_a_taken_port_is_told_before_the_model_is_loaded(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_real_model_is_served_and_nothing_outlives_the_server(tmp_path: Path) -> None:
+def test_a_real_model_is_served_beside_its_adapters_and_nothing_outlives_the_server(tmp_path: Path) -> None:
     environments = Environments(Path(os.environ.get("AGENTD_CACHE", str(tmp_path / "environments"))))
 
     def python(name: str) -> Path:
@@ -110,7 +112,7 @@ def test_a_real_model_is_served_and_nothing_outlives_the_server(tmp_path: Path) 
             env={**os.environ, "AGENTD_SERVICE_TOKEN": "s3cret"},
         )
     try:
-        talk(f"http://127.0.0.1:{port}", server)
+        talk(f"http://127.0.0.1:{port}", server, tmp_path)
         engines = children_of(server.pid)
         assert engines
         server.send_signal(signal.SIGKILL)
@@ -130,8 +132,8 @@ def fetch(python: Path, folder: Path) -> Path:
     return out / "model"
 
 
-def talk(url: str, server: subprocess.Popen[bytes]) -> None:
-    """Wait until it is ready, then ask: without the token, plainly, and constrained by a schema."""
+def talk(url: str, server: subprocess.Popen[bytes], folder: Path) -> None:
+    """Wait until it is ready, then ask: without the token, plainly, by a schema, and beside adapters."""
     transport = httpx.HTTPTransport(retries=0)
     with httpx.Client(base_url=url, transport=transport, timeout=120) as client:
         while True:
@@ -148,6 +150,42 @@ def talk(url: str, server: subprocess.Popen[bytes]) -> None:
         schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
         form = {"type": "json_schema", "json_schema": {"name": "n", "schema": schema}}
         assert isinstance(json.loads(ask(client, "How many legs has a cat?", response_format=form))["n"], int)
+        answers = {answer_of_new_adapter(client, folder / f"adapter{slot}", slot) for slot in range(4)}
+        assert len(answers) == 4
+        assert "Paris" in ask(client, "What is the capital of France?"), "an adapter answered for the base"
+
+
+def answer_of_new_adapter(client: httpx.Client, folder: Path, seed: int) -> str:
+    body = {"lora_name": folder.name, "lora_path": str(random_adapter(folder, seed))}
+    client.post("/v1/load_lora_adapter", json=body).raise_for_status()
+    return ask(client, "What is the capital of France?", model=folder.name)
+
+
+def random_adapter(folder: Path, seed: int, *, rank: int = 4, width: int = 576, layers: int = 30) -> Path:
+    """A LoRA adapter of SmolLM2-135M's query projections that changes every answer."""
+    dice = random.Random(seed)
+    header: dict[str, Any] = {}
+    data = array("f")
+    for layer in range(layers):
+        for part, shape in (("A", [rank, width]), ("B", [width, rank])):
+            start = len(data) * 4
+            data.extend(dice.gauss(0, 0.5) for _ in range(rank * width))
+            name = f"base_model.model.model.layers.{layer}.self_attn.q_proj.lora_{part}.weight"
+            header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [start, len(data) * 4]}
+    text = json.dumps(header).encode()
+    folder.mkdir()
+    (folder / "adapter_model.safetensors").write_bytes(
+        len(text).to_bytes(8, "little") + text + data.tobytes()
+    )
+    config = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": rank,
+        "target_modules": ["q_proj"],
+        "bias": "none",
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
 
 
 def ask(client: httpx.Client, message: str, **options: Any) -> str:

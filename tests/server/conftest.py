@@ -13,11 +13,12 @@ import pytest
 from pydantic import BaseModel, Field, ValidationError
 
 from agentd import sdk
-from agentd.errors import Conflict, InputError, NotFound, OverBudget
+from agentd.errors import Conflict, InputError, NotFound, OverBudget, Unauthorized
 from agentd.sdk import Alias, Context, JobView, Model, Report, Tool, tool
 from agentd.server.app import bind, http_server
 from agentd.server.auth import Gate
 from agentd.server.ports import Caller, Kernel, Verdict
+from agentd.store.requests import RequestRow
 
 
 class Echo(BaseModel):
@@ -182,6 +183,8 @@ class FakeApprovals:
         return self.all[approval_id]
 
     async def decide(self, approval_id: str, verdict: Verdict, by: Caller, reason: str) -> FakeApproval:
+        if by.is_agent or not by.may("approve"):
+            raise Unauthorized(f"{by.principal!r} may not answer {approval_id}")
         decided = FakeApproval(id=approval_id, state=verdict, decided_by=by.principal, reason=reason)
         self.all[approval_id] = decided
         return decided
@@ -278,17 +281,51 @@ class FakeRuns:
         return self.view(run_id) | {"state": "running"}
 
 
+class Summary(BaseModel):
+    day_spent: int = 1_500_000
+
+
 class FakeLedger:
-    def summary(self) -> Mapping[str, Any]:
-        return {"spent_micro_usd": 1_500_000}
+    def summary(self) -> Summary:
+        return Summary()
+
+
+class Entry(BaseModel):
+    seq: int
+
+
+class Check(BaseModel):
+    ok: bool = True
+    head: tuple[int, str] | None = None
 
 
 class FakeJournal:
-    def tail(self, n: int) -> Sequence[Mapping[str, Any]]:
-        return [{"seq": seq} for seq in range(5)][-n:]
+    def tail(self, n: int) -> Sequence[Entry]:
+        return [Entry(seq=seq) for seq in range(5)][-n:]
 
-    def verify(self) -> Mapping[str, Any]:
-        return {"ok": True, "entries": 5}
+    def verify(self, head: tuple[int, str] | None = None) -> Check:
+        return Check(head=head)
+
+
+class FakeRequests:
+    def list(self, limit: int = 50) -> list[RequestRow]:
+        row = RequestRow(
+            id="req-1",
+            asked="support",
+            model="small",
+            why="cheapest",
+            principal="ada",
+            status="ok",
+            input_tokens=1,
+            output_tokens=1,
+            micro_usd=0,
+            seconds=0.1,
+            at=0.0,
+        )
+        return [row][:limit]
+
+    def find(self, request_id: str) -> RequestRow | None:
+        return next((row for row in self.list() if row.id == request_id), None)
 
 
 class FakeTokens:
@@ -297,7 +334,7 @@ class FakeTokens:
     def check(self, bearer: str) -> Caller | None:
         if bearer == "robot":
             return Caller("robot", "approve", "token", Path("/home"), is_agent=True)
-        if bearer in ("view", "operate", "approve", "admin"):
+        if bearer in ("infer", "view", "operate", "approve", "admin"):
             return Caller(f"ada-{bearer}", bearer, "token", Path("/home"), is_agent=False)
         return None
 
@@ -314,6 +351,7 @@ class FakeKernel:
     artifacts: FakeArtifacts = field(default_factory=FakeArtifacts)
     ledger: FakeLedger = field(default_factory=FakeLedger)
     journal: FakeJournal = field(default_factory=FakeJournal)
+    requests: FakeRequests = field(default_factory=FakeRequests)
     tokens: FakeTokens = field(default_factory=FakeTokens)
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -98,7 +99,7 @@ async def test_a_result_is_structured_and_readable(connect: Connect) -> None:
 async def test_a_call_acts_for_the_tokens_owner_as_an_agent(connect: Connect) -> None:
     async with connect() as client:
         result = await client.call_tool("echo", {"text": "x"})
-    said = result.structured_content or {}
+    said: dict[str, Any] = result.structured_content or {}
     assert (said["principal"], said["surface"], said["is_agent"]) == ("ada-operate", "mcp", True)
 
 
@@ -150,6 +151,13 @@ async def test_a_viewer_sees_and_calls_only_what_looks(connect: Connect) -> None
     assert "finetune" not in names
     assert "echo" in names
     assert (result.meta or {})[ERROR_META]["code"] == "unauthorized"
+
+
+async def test_a_key_for_inference_sees_nothing(connect_http: Connect) -> None:
+    async with connect_http("infer") as client:
+        for ask in (client.list_tools, client.list_resources, client.list_prompts):
+            with pytest.raises(MCPError, match="needs 'view'"):
+                await ask()
 
 
 async def test_the_same_key_for_something_else_is_a_conflict(connect: Connect) -> None:
@@ -246,7 +254,7 @@ async def test_relative_paths_start_from_the_folder_the_client_names(connect_htt
 
 
 async def test_hanging_up_cancels_a_new_era_call(daemon: Any) -> None:
-    body = {
+    body: dict[str, Any] = {
         "jsonrpc": "2.0",
         "id": 1,
         "method": "tools/call",
@@ -266,8 +274,6 @@ async def test_hanging_up_cancels_a_new_era_call(daemon: Any) -> None:
         "mcp-method": "tools/call",
         "mcp-name": "hang",
     }
-    import asyncio
-
     async with httpx2.AsyncClient(timeout=30) as http:
         call = asyncio.create_task(http.post(f"{daemon.url}/mcp", json=body, headers=headers))
         await asyncio.to_thread(daemon.kernel.calls.hung.wait, 10)
@@ -278,7 +284,7 @@ async def test_hanging_up_cancels_a_new_era_call(daemon: Any) -> None:
 
 @pytest.mark.parametrize("version", ["2025-06-18", "2025-11-25"])
 async def test_a_handshake_client_gets_the_version_it_asks_for(daemon: Any, version: str) -> None:
-    body = {
+    body: dict[str, Any] = {
         "jsonrpc": "2.0",
         "id": 1,
         "method": "initialize",

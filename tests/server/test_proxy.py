@@ -17,7 +17,7 @@ from mcp.client.stdio import StdioServerParameters
 
 from agentd.server.proxy import Proxy, header_value, is_safe, mcp_headers
 
-MODERN = {
+MODERN: dict[str, Any] = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},
 }
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def call(request_id: int, name: str, arguments: dict[str, Any], **meta: Any) -> dict[str, Any]:
-    params = {"name": name, "arguments": arguments, "_meta": MODERN | meta}
+    params: dict[str, Any] = {"name": name, "arguments": arguments, "_meta": MODERN | meta}
     return {"jsonrpc": "2.0", "id": request_id, "method": "tools/call", "params": params}
 
 
@@ -52,9 +52,14 @@ class Stdio:
     def receive(self) -> dict[str, Any]:
         return json.loads(self.stdout.readline())
 
-    def close(self) -> None:
+    def end(self) -> int | None:
+        """Close its stdin, and wait for it."""
         self._stdin.close()
         self._thread.join()
+        return self.status
+
+    def close(self) -> None:
+        self.end()
         for file in (self.stdout, *self._theirs):
             file.close()
 
@@ -150,10 +155,8 @@ async def test_an_ide_works_through_it(daemon: Any, era: str, tmp_path: Path) ->
 def test_the_end_of_stdin_ends_it_with_0_after_the_answers(daemon: Any, stdio: Callable[..., Stdio]) -> None:
     proxy = stdio(daemon.url)
     proxy.send(call(1, "echo", {"text": "x"}))
-    proxy._stdin.close()
+    assert proxy.end() == 0
     assert proxy.receive()["id"] == 1
-    proxy._thread.join()
-    assert proxy.status == 0
 
 
 def test_a_line_that_is_not_json_is_answered_as_such(daemon: Any, stdio: Callable[..., Stdio]) -> None:
@@ -194,7 +197,7 @@ def test_requests_overtake_one_that_hangs_and_cancelling_ends_it(
 
 
 def test_a_daemon_that_is_not_there_yet_is_waited_for(
-    request: pytest.FixtureRequest, stdio: Callable[..., Stdio], monkeypatch: pytest.MonkeyPatch
+    stdio: Callable[..., Stdio],
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]

@@ -116,7 +116,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-            columns = next(c for c in (("prompt", "completion"), ("messages",), ("text",)) if set(c) <= set(row))
+            columns = next(
+                c for c in (("prompt", "completion"), ("messages",), ("text",)) if set(c) <= set(row)
+            )
         except (ValueError, TypeError, StopIteration) as error:
             raise Stop(
                 f"{path}:{number} is not a training row",
@@ -139,8 +141,14 @@ def drop_too_long(trainer: Any, limit: int) -> list[int]:
         )
     if over:
         skip = set(over)
-        trainer.train_dataset = trainer.train_dataset.select([i for i in range(len(lengths)) if i not in skip])
-        emit("warning", message=f"{len(over)} rows are longer than {limit} tokens and left out", rows=[i + 1 for i in over[:10]])
+        trainer.train_dataset = trainer.train_dataset.select(
+            [i for i in range(len(lengths)) if i not in skip]
+        )
+        emit(
+            "warning",
+            message=f"{len(over)} rows are longer than {limit} tokens and left out",
+            rows=[i + 1 for i in over[:10]],
+        )
     return [i + 1 for i in over]
 
 
@@ -186,7 +194,9 @@ def pack(input_ids: Tensor, labels: Tensor, mask: Tensor, dtype: torch.dtype) ->
         "input_ids": torch.cat(parts)[None],
         "position_ids": torch.cat(positions)[None],
         "targets": torch.cat(targets)[None],
-        "attention_mask": torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, torch.finfo(dtype).min)[None, None],
+        "attention_mask": torch.zeros(visible.shape, dtype=dtype).masked_fill(
+            ~visible, torch.finfo(dtype).min
+        )[None, None],
     }
 
 
@@ -234,7 +244,9 @@ def choose_precision(wanted: str) -> str:
     return "bfloat16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "float32"
 
 
-def make_trainer(recipe: Recipe, rows: list[dict[str, Any]], tokenizer: Any, precision: str, out: Path) -> Any:
+def make_trainer(
+    recipe: Recipe, rows: list[dict[str, Any]], tokenizer: Any, precision: str, out: Path
+) -> Any:
     """An SFTTrainer that computes `completion_loss` on CPUs and reports as it goes."""
     import torch
     from datasets import Dataset
@@ -250,7 +262,9 @@ def make_trainer(recipe: Recipe, rows: list[dict[str, Any]], tokenizer: Any, pre
     class Trainer(SFTTrainer):
         packing = ""
 
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
             self.seen_tokens += int(inputs["attention_mask"].sum())
             if cuda or return_outputs or self.aux_loss_enabled:
                 loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -319,13 +333,20 @@ def make_trainer(recipe: Recipe, rows: list[dict[str, Any]], tokenizer: Any, pre
             )  # fmt: skip
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if time.monotonic() - self.saved >= recipe.checkpoint_seconds and state.global_step < state.max_steps:
+            if (
+                time.monotonic() - self.saved >= recipe.checkpoint_seconds
+                and state.global_step < state.max_steps
+            ):
                 self.saved = time.monotonic()
                 control.should_save = True
 
     lora = LoraConfig(
-        r=recipe.rank, lora_alpha=recipe.alpha, lora_dropout=recipe.dropout, target_modules=recipe.target, task_type="CAUSAL_LM"
-    )  # fmt: skip
+        r=recipe.rank,
+        lora_alpha=recipe.alpha,
+        lora_dropout=recipe.dropout,
+        target_modules=recipe.target,
+        task_type="CAUSAL_LM",
+    )
     config = SFTConfig(
         output_dir=str(out / "checkpoint"),
         num_train_epochs=recipe.epochs,
@@ -423,7 +444,7 @@ def save(model: Any, tokenizer: Any, recipe: Recipe, folder: Path) -> None:
 
 
 def parity(recipe: Recipe, folder: Path, expected: list[Tensor], tokenizer: Any, precision: str) -> float:
-    """Largest difference of logits between the trained model and the one read back. Raises `Stop` over the limit."""
+    """Largest difference of logits between the trained model and what was saved. Raises `Stop` over the limit."""
     import torch
     from peft import PeftModel
 
@@ -437,7 +458,7 @@ def parity(recipe: Recipe, folder: Path, expected: list[Tensor], tokenizer: Any,
     limit = PARITY_LIMIT["bfloat16" if full else precision]
     if not math.isfinite(difference) or difference > limit:
         raise Stop(
-            f"What was saved differs from what was trained: logits are up to {difference:.3g} apart (allowed: {limit})",
+            f"What was saved is not what was trained: logits differ by up to {difference:.3g} (allowed: {limit})",
             "Keep the job's folder and report it; the saved weights must not be used.",
         )
     return difference
@@ -509,7 +530,7 @@ def main() -> int:
         return 2
     partial = out / "result.json.tmp"
     partial.write_text(json.dumps(result, indent=2))
-    os.replace(partial, out / "result.json")
+    partial.replace(out / "result.json")
     return 0
 
 

@@ -135,7 +135,7 @@ class Writer:
 
 FRONT_MATTER = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r|\Z)")
-PARAGRAPH = re.compile(r"\S(?:.*\S)?(?:(?:\r\n|\n|\r)[^\S\r\n]*\S.*)*")
+PARAGRAPH = re.compile(r"\S.*(?:(?:\r\n|\n|\r)[^\S\r\n]*\S.*)*")
 
 
 def decode(data: bytes) -> str:
@@ -180,7 +180,8 @@ def parse_text(data: bytes) -> Parsed:
     """Paragraphs, parted by blank lines. Serves for source code too."""
     text = decode(data)
     begin = int(text.startswith("\ufeff"))
-    return Parsed(text, [Block(match.start(), match.end()) for match in PARAGRAPH.finditer(text, begin)])
+    found = (stripped(text, match.start(), match.end(), ()) for match in PARAGRAPH.finditer(text, begin))
+    return Parsed(text, [block for block in found if block])
 
 
 def parse_lines(data: bytes) -> Parsed:
@@ -192,10 +193,15 @@ def parse_lines(data: bytes) -> Parsed:
 
 
 def stripped(text: str, start: int, end: int, heading: tuple[str, ...]) -> Block | None:
-    piece = text[start:end]
-    start += len(piece) - len(piece.lstrip())
-    end = start + len(piece.strip())
+    start, end = trimmed(text, start, end)
     return Block(start, end, heading) if end > start else None
+
+
+def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """The range without the white space at its ends."""
+    piece = text[start:end]
+    first = start + len(piece) - len(piece.lstrip())
+    return first, first + len(piece.strip())
 
 
 CHROME = ["script", "style", "noscript", "template", "nav", "footer", "aside", "form", "svg", "iframe"]
@@ -402,7 +408,8 @@ def chunks_of(parsed: Parsed, words: int, overlap: int) -> list[Chunk]:
     A chunk after another of the same section begins with up to `overlap` words of it, in whole sentences.
     """
     text = parsed.text
-    blocks = parsed.blocks or ([Block(0, len(text))] if text.strip() else [])
+    whole = stripped(text, int(text.startswith("\ufeff")), len(text), ())  # of a text of headings alone
+    blocks = parsed.blocks or ([whole] if whole else [])
     ranges: list[Block] = []
     for piece in (piece for block in blocks for piece in split(text, block, words)):
         last = ranges[-1] if ranges else None
@@ -434,14 +441,12 @@ def split(text: str, block: Block, words: int) -> Iterator[Block]:
 
 def sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Ranges of sentences without the white space around them."""
-    for match in SENTENCE_END.finditer(text, start, end):
-        stop = match.start() + len(match[0].rstrip())
-        if text[start:stop].strip():
-            yield start + len(text[start:stop]) - len(text[start:stop].lstrip()), stop
-        start = match.end()
-    rest = text[start:end]
-    if rest.strip():
-        yield start + len(rest) - len(rest.lstrip()), start + len(rest.rstrip())
+    ends = [match.end() for match in SENTENCE_END.finditer(text, start, end)]
+    for stop in [*ends, end]:
+        first, last = trimmed(text, start, stop)
+        if last > first:
+            yield first, last
+        start = stop
 
 
 def runs(text: str, start: int, end: int, words: int) -> Iterator[tuple[int, int]]:

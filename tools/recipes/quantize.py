@@ -47,7 +47,14 @@ SCHEMES = ("int8-w8a8", "int8-w8a8-static", "fp8-dynamic", "int4-w4a16")
 PARITY_PROMPTS = ("Hello! How can I help you", "The capital of France is", '{"name": "Ada", "year":')
 PARITY_LIMIT = 1e-2
 STAGES = ("load", "merge", "calibrate and quantize", "save")
-TOKENIZER_FILES = ("tokenizer*", "chat_template*", "special_tokens_map.json", "vocab.json", "merges.txt", "*.model")
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "chat_template*",
+    "special_tokens_map.json",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+)
 
 
 class Stop(Exception):
@@ -124,7 +131,9 @@ def calibration(recipe: Recipe, path: Path, tokenizer: Any) -> Any:
         raise Stop(f"{path} holds no rows", "Give it at least one JSON object a line.")
     drawn = random.Random(recipe.seed).sample(rows, min(recipe.samples, len(rows)))
     encoded = [
-        tokenizer(row_text(row, tokenizer), add_special_tokens=False, truncation=True, max_length=recipe.max_length)
+        tokenizer(
+            row_text(row, tokenizer), add_special_tokens=False, truncation=True, max_length=recipe.max_length
+        )
         for row in drawn
     ]
     return Dataset.from_list([{k: e[k] for k in ("input_ids", "attention_mask")} for e in encoded])
@@ -194,16 +203,22 @@ def modifier(recipe: Recipe, config: Any) -> Any:
     from llmcompressor.modifiers.gptq import GPTQModifier
     from llmcompressor.modifiers.quantization import QuantizationModifier
 
-    kind = GPTQModifier if recipe.method == "gptq" and recipe.scheme != "fp8-dynamic" else QuantizationModifier
+    kind = (
+        GPTQModifier if recipe.method == "gptq" and recipe.scheme != "fp8-dynamic" else QuantizationModifier
+    )
     presets = {"int8-w8a8": "W8A8", "fp8-dynamic": "FP8_DYNAMIC"}
     if preset := presets.get(recipe.scheme):
         return kind(targets="Linear", scheme=preset, ignore=["lm_head"])
     if recipe.scheme == "int4-w4a16":
-        weights = QuantizationArgs(num_bits=4, strategy="group", group_size=group_size(config), symmetric=True)
+        weights = QuantizationArgs(
+            num_bits=4, strategy="group", group_size=group_size(config), symmetric=True
+        )
         activations = None
     else:
         weights = QuantizationArgs(num_bits=8, strategy="channel", symmetric=True)
-        activations = QuantizationArgs(num_bits=8, strategy="tensor", symmetric=True, dynamic=False, observer="minmax")
+        activations = QuantizationArgs(
+            num_bits=8, strategy="tensor", symmetric=True, dynamic=False, observer="minmax"
+        )
     group = QuantizationScheme(targets=["Linear"], weights=weights, input_activations=activations)
     return kind(config_groups={"group_0": group}, ignore=["lm_head"])
 
@@ -261,7 +276,7 @@ def main() -> int:
         return 2
     partial = out / "result.json.tmp"
     partial.write_text(json.dumps(result, indent=2))
-    os.replace(partial, out / "result.json")
+    partial.replace(out / "result.json")
     return 0
 
 

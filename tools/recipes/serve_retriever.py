@@ -417,11 +417,18 @@ def words(text: str) -> list[str]:
     return WORD.findall(text)
 
 
+def trimmed(text: str, start: int, end: int, shift: int = 0) -> tuple[int, int]:
+    """The range without the white space at its ends, moved by `shift`."""
+    piece = text[start:end]
+    first = shift + start + len(piece) - len(piece.lstrip())
+    return first, first + len(piece.strip())
+
+
 def table_rows(unit: str, start: int) -> list[tuple[int, int]]:
     ranges: list[tuple[int, int]] = []
     for line in re.finditer(r"[^\r\n]+", unit):
         if not RULE.fullmatch(line[0]):
-            ranges.append((start + line.start(), start + line.start() + len(line[0].rstrip())))
+            ranges.append(trimmed(unit, line.start(), line.end(), start))
     return ranges
 
 
@@ -431,10 +438,8 @@ def split(text: str, start: int, end: int) -> list[tuple[int, int]]:
         stop = match.end() if match else end
         if match and ABBREVIATION.search(text, start, match.start() + 1):
             continue
-        piece = text[start:stop]
-        if piece.strip():
-            left = start + len(piece) - len(piece.lstrip())
-            ranges.append((left, left + len(piece.strip())))
+        if text[start:stop].strip():
+            ranges.append(trimmed(text, start, stop))
         start = stop
     return ranges
 

@@ -1,0 +1,169 @@
+"""tools/recipes/check_dataset.py: its parts, and the whole of it in its own environment."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from agentd.jobs.environments import Environments
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "tools/recipes/check_dataset.py"
+
+
+def load(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+recipe = load(RECIPE)
+
+
+def row(prompt: str, answer: Any) -> dict[str, str]:
+    return {"prompt": prompt, "completion": answer if isinstance(answer, str) else json.dumps(answer)}
+
+
+def examples(*rows: dict[str, Any]) -> list[Any]:
+    return [recipe.example(line, each) for line, each in enumerate(rows, 1)]
+
+
+def test_prompt_and_answer_are_found_in_every_kind_of_row() -> None:
+    chat = [
+        {"role": "system", "content": "s"},
+        {"role": "user", "content": "u"},
+        {"role": "assistant", "content": "a"},
+    ]
+    kinds = [{"messages": chat}, {"prompt": chat[:2], "completion": chat[2:]}, row("u", "a")]
+    assert {(e.prompt, e.answer) for e in examples(*kinds)} == {("u", "a")}
+    assert [(e.prompt, e.answer) for e in examples({"text": "t"})] == [("", "t")]
+
+
+def test_labels_are_balanced_and_spans_are_not() -> None:
+    made = examples(
+        *(row(f"order {n}", {"intent": "track" if n % 4 else "track order", "id": str(n)}) for n in range(40))
+    )
+    spans = recipe.spans(made)
+    assert spans == {"id"}
+    assert recipe.balance(made, spans) == {"intent": {"track": 30, "track order": 10}}
+
+
+def test_span_values_that_the_suite_asks_for_are_named_and_labels_are_not() -> None:
+    made = examples(
+        row("from PARIS", {"city": "PARIS", "kind": "city"}), row("to Rome", {"city": "Rome", "kind": "city"})
+    )
+    suite = [{"id": "1", "input": "in Paris", "expected": {"city": "Paris", "kind": "city"}}]
+    assert recipe.shared_values(made, suite, recipe.spans(made)) == {"city": ["paris"]}
+
+
+def test_lengths_are_counted_in_powers_of_two() -> None:
+    assert recipe.histogram([1, 32, 33, 9000]) == {"≤32": 2, "≤64": 1, ">8192": 1}
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    cache = os.environ.get("AGENTD_CACHE", str(tmp_path_factory.mktemp("environments")))
+    environments = Environments(Path(cache))
+    return asyncio.run(environments.build(asyncio.run(environments.lock(RECIPE))))
+
+
+def run(python: Path, folder: Path, rows: list[Any], **files: Any) -> tuple[int, Any, Path]:
+    """Exit code, and the result or the error event."""
+    out = folder / "out"
+    out.mkdir()
+    inputs = {"dataset": folder / "given.jsonl"}
+    inputs["dataset"].write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    if "suite" in files:
+        inputs["suite"] = folder / "suite.jsonl"
+        inputs["suite"].write_text("\n".join(map(json.dumps, files["suite"])))
+    if "tokenizer" in files:
+        inputs["tokenizer"] = files["tokenizer"]
+    spec = {"inputs": {name: str(path) for name, path in inputs.items()}, "max_length": 12}
+    (folder / "spec.json").write_text(json.dumps(spec))
+    command = [str(python), "-P", str(RECIPE), str(folder / "spec.json"), str(out)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ran.returncode == 0:
+        return 0, json.loads((out / "result.json").read_text()), out
+    assert ran.returncode == 2, ran.stderr
+    return 2, json.loads(ran.stdout.splitlines()[-1]), out
+
+
+WORDS = "one two three four five six seven eight nine ten eleven twelve thirteen"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("prompt", "answer", "how"),
+    [
+        ("Where is MY parcel, please?!", "x", "the same input"),
+        ("where is my parcel, pleas", "x", "nearly the same input"),
+        ("continue", f"he counted {WORDS} and stopped", "13 words in a row"),
+    ],
+)
+def test_a_row_of_the_suite_is_recognised_and_fails_the_check(
+    tmp_path: Path, python: Path, prompt: str, answer: str, how: str
+) -> None:
+    suite = [
+        {"id": "s1", "input": "where is my parcel please", "expected": "x"},
+        {"id": "s2", "input": WORDS, "expected": "x"},
+    ]
+    code, event, out = run(python, tmp_path, [row("fine", "ok"), row(prompt, answer)], suite=suite)
+    assert code == 2
+    assert "1 of 2 rows leak" in event["message"]
+    assert "line 2" in event["message"]
+    assert how in event["message"]
+    assert event["hint"]
+    assert not (out / "result.json").exists()
+
+
+@pytest.mark.slow
+def test_repeats_contradictions_and_long_rows_are_counted_and_shown(tmp_path: Path, python: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    unset = ("truncation", "padding", "normalizer", "post_processor", "decoder")
+    tokenizer = dict.fromkeys(unset) | {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "Whitespace"},
+        "model": {"type": "WordLevel", "vocab": {"[UNK]": 0}, "unk_token": "[UNK]"},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
+    )
+
+    def chat(prompt: str, answer: str) -> dict[str, Any]:
+        return {
+            "prompt": [{"role": "user", "content": prompt}],
+            "completion": [{"role": "assistant", "content": answer}],
+        }
+
+    rows = [
+        chat("how do I reset my password", "so"),
+        chat("How do I reset my password?", "so"),
+        chat("how do I reset my password", "otherwise"),
+        chat("how do I reset my passwords", "so"),
+        chat("something else", WORDS),
+    ]
+    code, result, out = run(python, tmp_path, rows, tokenizer=folder)
+    assert code == 0
+    counted = {
+        name: result[name] for name in ("rows", "duplicates", "near_duplicates", "conflicts", "too_long")
+    }
+    assert counted == {"rows": 5, "duplicates": 1, "near_duplicates": 1, "conflicts": 1, "too_long": 1}
+    assert (result["tokens_median"], result["tokens_max"]) == (9, 17)
+    assert any("lines 1 and 3" in problem for problem in result["problems"])
+    assert (out / "dataset.jsonl").read_bytes() == (tmp_path / "given.jsonl").read_bytes()
