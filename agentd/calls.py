@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import inspect
+import logging
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -44,6 +46,13 @@ __all__ = ["Calls"]
 
 ANSWER_WITHIN_S = 1.5
 RESTART_PAUSE_S = 20.0
+APPROVED = (
+    "recipe", "recipe_digest", "environment", "input_digests", "spec", "env", "needs", "gateway",
+    "timeout_s", "max_micro_usd", "service",
+)  # fmt: skip
+"""What of a launch an approval is bound to."""
+
+log = logging.getLogger(__name__)
 
 
 class Locking(Protocol):
@@ -88,10 +97,12 @@ class Calls:
         tool = self._tool(name)
         checked = self._validate(tool, arguments)
         if key and (known := self._known(tool, arguments, caller, key)) is not None:
-            return known
+            return known if tool.launches else _answer_of(tool, known)
         if not tool.launches:
-            return await self._answer(tool, checked, arguments, caller)
+            return await self._answer(tool, checked, arguments, caller, key)
         outcome = await self._handle(tool, checked, caller)
+        if key and (known := self._known(tool, arguments, caller, key)) is not None:
+            return known  # the same call came in again while the tool was looking at the first
         if isinstance(outcome, JobView):
             return outcome
         if not isinstance(outcome, Launch):
@@ -111,6 +122,13 @@ class Calls:
 
     def context(self, caller: Caller) -> Context:
         return Context(self, self._offer, self._jobs, caller)
+
+    async def aclose(self) -> None:
+        """Stop deciding; what is queued is decided about at the next start."""
+        admissions = list(self._admissions)
+        for task in admissions:
+            task.cancel()
+        await asyncio.gather(*admissions, return_exceptions=True)
 
     def recover(self) -> None:
         """Decide about the jobs whose call was accepted just before the last daemon ended."""
@@ -150,16 +168,16 @@ class Calls:
         return await tool.handler(self.context(caller), **checked)
 
     async def _answer(
-        self, tool: Tool, checked: Mapping[str, Any], arguments: dict[str, Any], caller: Caller
+        self, tool: Tool, checked: Mapping[str, Any], arguments: dict[str, Any], caller: Caller, key: str
     ) -> BaseModel:
         """A tool that answers at once: decided about first, then run."""
         decision = self._decide(tool, arguments, caller, None)
         if decision.effect == "ask":
-            raise self._ask_first(tool, arguments, caller, decision)
+            raise self._ask_first(tool, arguments, caller, decision, key)
         return tool.result.model_validate(_plain(await self._handle(tool, checked, caller)))
 
     def _ask_first(
-        self, tool: Tool, arguments: dict[str, Any], caller: Caller, decision: Decision
+        self, tool: Tool, arguments: dict[str, Any], caller: Caller, decision: Decision, key: str
     ) -> NeedsApproval:
         digest = digest_value({"tool": tool.name, "arguments": arguments, "rules": self._rules_digest})
         self._approvals.refuse_if_denied(digest)
@@ -168,6 +186,7 @@ class Calls:
                 tool=tool.name, title=tool.title, state="waiting_approval", principal=caller.principal,
                 surface=caller.surface, cwd=str(caller.cwd), arguments=arguments, quote=Quote().model_dump(), digest=digest,
             )  # fmt: skip
+            self._remember(key, tool.name, arguments, row)
             facts = {"tool": tool.name, "arguments": arguments, "why": decision.why}
             approval = self._approvals.record(
                 decision, job=row.id, action=tool.title, digest=digest, facts=facts, by=caller.principal
@@ -231,14 +250,18 @@ class Calls:
                 timing_key=str(launch.spec.get("timing_key", "")),
                 serves=list(launch.service.serves) if launch.service else None,
             )  # fmt: skip
-            if key:
-                self._store.insert("keys", {
-                    "principal": caller.principal, "key": key, "job": row.id, "at": self._store.now(),
-                    "call": digest_value([name, arguments]),
-                })  # fmt: skip
+            self._remember(key, name, arguments, row)
             self._journal.append("job.queued", row.id, caller.principal, tool=name, surface=caller.surface)
         self._admit_later(row.id)
         return row
+
+    def _remember(self, key: str, name: str, arguments: Mapping[str, Any], row: JobRow) -> None:
+        """Let `key` stand for this call from now on."""
+        if key:
+            self._store.insert("keys", {
+                "principal": row.principal, "key": key, "job": row.id, "at": self._store.now(),
+                "call": digest_value([name, arguments]),
+            })  # fmt: skip
 
     def _admit_later(self, job_id: str) -> None:
         task = asyncio.create_task(self._admit(job_id), name=f"admit {job_id}")
@@ -257,24 +280,18 @@ class Calls:
             self._record(row, environment, inputs)
         except AgentdError as error:
             self._jobs.fail(job_id, str(error))
+        except OSError as error:
+            self._jobs.fail(job_id, f"What it would run or read cannot be read: {error}")
+        except Exception as error:
+            log.exception("%s could not be decided about", job_id)
+            self._jobs.fail(job_id, f"internal error: {type(error).__name__}: {error}")
 
     def _record(self, row: JobRow, environment: str, inputs: dict[str, str]) -> None:
         """Bind the decision to the digest; go ahead when it is allowed."""
         assert row.launch is not None
         launch = {**row.launch, "input_digests": inputs, "environment": environment}
-        names = (
-            "recipe_digest",
-            "environment",
-            "input_digests",
-            "spec",
-            "env",
-            "timeout_s",
-            "max_micro_usd",
-            "service",
-        )
-        digest = digest_value(
-            {"tool": row.tool, "rules": self._rules_digest, **{name: launch[name] for name in names}}
-        )
+        what = {name: launch[name] for name in APPROVED}
+        digest = digest_value({"tool": row.tool, "rules": self._rules_digest, **what})
         self._approvals.refuse_if_denied(digest)
         caller = Caller(row.principal, "operate", row.surface, row.cwd, is_agent=True)
         decision = self._decide(self.tools.get(row.tool), row.arguments, caller, _launch_of(row), row.tool)
@@ -312,24 +329,30 @@ class Calls:
             return _plain(await self._handle(tool, self._validate(tool, row.arguments), caller))
         if tool is None or tool.on_done is None:
             return dict(finished.result)
-        answer = tool.on_done(self.context(caller), finished)
-        return _plain(await answer if asyncio.iscoroutine(answer) else answer)
+        with self._store.transaction():  # one that fails half-way has registered nothing
+            answer = tool.on_done(self.context(caller), finished)
+        return _plain(await answer if inspect.isawaitable(answer) else answer)
 
     # --- services ---------------------------------------------------------------------------
 
     async def ensure(self, name: str, launch: Launch, caller: Caller) -> ServiceView | None:
         """The service `name`; launched when there is none. None while it starts. Raises what keeps it down."""
+        if launch.service is None:
+            raise InputError(f"The launch of {name!r} has no service to keep")
         found = self._jobs.service(name)
         if found is not None:
             if found.ready:
                 self._jobs.touch(found.job_id)
             return found if found.ready else None
         last = next((job for job in self._jobs.list(limit=200) if job.tool == name), None)
-        if last and last.state == "failed" and (last.ended_at or 0) > self._store.now() - RESTART_PAUSE_S:
+        broke = last is not None and last.state in ("failed", "timed_out", "lost")
+        if last and broke and (last.ended_at or 0) > self._store.now() - RESTART_PAUSE_S:
             raise Unavailable(
                 f"The {name} could not be started: {last.reason}", hint=f"See: agentd jobs {last.id} --logs"
             )
-        self._submit(name, launch, caller, arguments={})
+        serves = tuple(dict.fromkeys((name, *launch.service.serves)))  # or it would not be found again
+        service = launch.service.model_copy(update={"serves": serves})
+        self._submit(name, replace(launch, service=service), caller, arguments={})
         return None
 
 
@@ -343,6 +366,18 @@ def _launch_of(row: JobRow) -> Launch:
         quote=row.quote,
         timeout_s=row.launch["timeout_s"],
     )
+
+
+def _answer_of(tool: Tool, job: JobView) -> BaseModel:
+    """What became of a call that answers at once and was held for a person."""
+    if job.state == "succeeded":
+        return tool.result.model_validate(job.result)
+    if job.ended:
+        kind = Denied if job.state == "cancelled" else AgentdError
+        raise kind(f"{tool.title} ({job.id}) {job.state}: {job.reason}")
+    raise NeedsApproval(
+        f"{tool.title}: a person has to approve this", job_id=job.id, approval_id=job.approval or "", hint=job.next
+    )  # fmt: skip
 
 
 def _plain(value: Any) -> dict[str, Any]:

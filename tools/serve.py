@@ -33,7 +33,7 @@ __all__ = ["serve", "stop_service"]
 
 MAX_LORA_RANK = 64
 KV_CACHE_GIB = 1
-ENGINE_BYTES = 1_600_000_000  # the two processes of vLLM on CPU before any weights, measured
+ENGINE_BYTES = 2_000_000_000  # the two processes of vLLM on CPU before any weights, measured
 MEASURED_RUNS = 3
 
 

@@ -127,6 +127,11 @@ class Jobs:
         row = self._table.attempt_of(self.row(job_id).id)
         return Attempt(row.folder).log_tail(tail) if row else []
 
+    def attempt_folder(self, job_id: str) -> Path | None:
+        """The folder of the newest attempt; None before the first."""
+        row = self._table.attempt_of(self.row(job_id).id)
+        return row.folder if row else None
+
     def seconds_of(self, tool: str, key: str) -> list[float]:
         return self._table.seconds_of(tool, key)
 

@@ -16,10 +16,13 @@ __all__ = ["digest_file", "digest_tree", "digest_value"]
 
 
 def digest_value(value: Any) -> str:
-    """SHA-256 of canonical JSON: sorted keys, no spaces, no NaN."""
-    text = json.dumps(
-        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str
-    )
+    """SHA-256 of canonical JSON: sorted keys, no spaces. Raises `InputError` for NaN and infinity."""
+    try:
+        text = json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str
+        )
+    except ValueError as error:
+        raise InputError(f"{error}: NaN and infinity stand for nothing here") from error
     return hashlib.sha256(text.encode()).hexdigest()
 
 

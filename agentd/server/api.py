@@ -47,6 +47,7 @@ def api_routes(kernel: Kernel, shutdown: Callable[[], None]) -> list[Route]:
         ("POST", "/api/call/{tool}", "view", api.call),  # and what the tool asks for
         ("GET", "/api/jobs", "view", api.jobs),
         ("GET", "/api/jobs/{id}", "view", api.job),
+        ("GET", "/api/jobs/{id}/attempt", "admin", api.job_attempt),
         ("GET", "/api/jobs/{id}/logs", "view", api.job_logs),
         ("GET", "/api/jobs/{id}/follow", "view", api.job_follow),
         ("POST", "/api/jobs/{id}/cancel", "operate", api.job_cancel),
@@ -146,6 +147,10 @@ class _Api:
 
     async def job_logs(self, request: Request, caller: Caller) -> Response:
         return _json({"lines": self._kernel.jobs.logs(_id(request), tail=_number(request, "tail", 50))})
+
+    async def job_attempt(self, request: Request, caller: Caller) -> Response:
+        """Where the newest attempt lies on this machine: for people and benchmarks."""
+        return _json({"folder": self._kernel.jobs.attempt_folder(_id(request))})
 
     async def job_follow(self, request: Request, caller: Caller) -> Response:
         self._kernel.jobs.get(_id(request))  # an unknown id is a 404, not an empty stream

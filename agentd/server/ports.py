@@ -51,6 +51,7 @@ class Calls(Protocol):
 
 
 class Jobs(sdk.Jobs, Protocol):
+    def attempt_folder(self, job_id: str) -> Path | None: ...
     def follow(self, job_id: str) -> AsyncIterator[sdk.JobView]:
         """The job now and after each change, until it has ended. Raises `NotFound`."""
         ...

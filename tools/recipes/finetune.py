@@ -131,12 +131,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def drop_too_long(trainer: Any, limit: int) -> list[int]:
-    """Leave out rows over `limit` tokens (cut, they would teach half answers); returns their numbers from 1."""
+    """Leave out rows over `limit` tokens: cut, they would teach half answers. Gives their numbers from 1."""
     lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
     over = [i for i, n in enumerate(lengths) if n > limit]
     if len(over) > len(lengths) / 2:
         raise Stop(
-            f"{len(over)} of {len(lengths)} rows are longer than {limit} tokens (the longest has {max(lengths)})",
+            f"{len(over)} of {len(lengths)} rows are longer than {limit} tokens (at most {max(lengths)})",
             f"Set max_length to {max(lengths)}, or shorten the rows.",
         )
     if over:
@@ -274,7 +274,7 @@ def make_trainer(
             if not torch.isfinite(value):
                 raise Stop(
                     f"The loss became {value.item()} at step {self.state.global_step + 1}",
-                    f"Lower learning_rate (it is {recipe.learning_rate}) and look for rows with empty completions.",
+                    f"Lower learning_rate (it is {recipe.learning_rate:g}) and look for rows with no completion.",
                 )
             return loss
 
@@ -444,7 +444,7 @@ def save(model: Any, tokenizer: Any, recipe: Recipe, folder: Path) -> None:
 
 
 def parity(recipe: Recipe, folder: Path, expected: list[Tensor], tokenizer: Any, precision: str) -> float:
-    """Largest difference of logits between the trained model and what was saved. Raises `Stop` over the limit."""
+    """Largest difference of logits between trained and saved model. Raises `Stop` over the limit."""
     import torch
     from peft import PeftModel
 
@@ -458,7 +458,7 @@ def parity(recipe: Recipe, folder: Path, expected: list[Tensor], tokenizer: Any,
     limit = PARITY_LIMIT["bfloat16" if full else precision]
     if not math.isfinite(difference) or difference > limit:
         raise Stop(
-            f"What was saved is not what was trained: logits differ by up to {difference:.3g} (allowed: {limit})",
+            f"What was saved is not what was trained: logits differ by {difference:.3g} (limit {limit})",
             "Keep the job's folder and report it; the saved weights must not be used.",
         )
     return difference

@@ -451,6 +451,8 @@ def run(spec: dict[str, Any], out: Path) -> dict[str, Any]:
 
 def main(spec_path: Path, out: Path) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # Matrices of a few hundred rows: on a busy machine BLAS threads wait for each other most of the time.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         result = run(json.loads(spec_path.read_text(encoding="utf-8")), out)
     except BadInput as error:

@@ -343,8 +343,9 @@ class ExactKeywords:
 
     def search(self, stems: Sequence[str], limit: int) -> dict[int, float]:
         scores = self.model.get_scores(list(stems))
-        best = sorted(range(len(self.ids)), key=lambda index: -scores[index])[:limit]
-        return {self.ids[index]: float(scores[index]) for index in best if scores[index] > 0}
+        # by a shared stem, not by the score: Okapi's IDF is 0 for a stem in half of the chunks
+        holding = [at for at, counts in enumerate(self.model.doc_freqs) if any(s in counts for s in stems)]
+        return dict(best({self.ids[index]: float(scores[index]) for index in holding}, limit))
 
 
 # --- fusion -----------------------------------------------------------------------------------

@@ -1,0 +1,6 @@
+"""Figures, each a ratio to a named baseline measured in the same run.
+
+startup.py   time to the first MCP answer, and memory, beside a bare SDK server
+finetune.py  a fine-tune as a job, beside the same recipe run bare
+bare_mcp.py  the bare SDK server
+"""
