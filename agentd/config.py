@@ -86,16 +86,17 @@ def load_config(path: Path | None = None, env: Mapping[str, str] | None = None, 
     if path is not None:
         values |= _read(path)
     values.setdefault("state_dir", locations.state_dir(env))
-    values |= _from_environment(env)
-    values |= {name: value for name, value in overrides.items() if value is not None}
-    if "port" in values:
+    laid_over = _from_environment(env) | {k: v for k, v in overrides.items() if v is not None}
+    values |= laid_over
+    if "port" in laid_over and isinstance(values.get("server", {}), dict):
         values["server"] = dict(values.get("server", {})) | {"port": values.pop("port")}
     try:
         return Config.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
+        elsewhere = first["loc"][-1] in laid_over
         raise DataError(
-            path or "environment",
+            path if path and not elsewhere else "environment or command line",
             f"{first['msg']} (it says {first['input']!r})",
             field=".".join(str(part) for part in first["loc"]),
             hint=f"Known fields: {', '.join(Config.model_fields)}"
@@ -118,6 +119,9 @@ def _read(path: Path) -> dict[str, Any]:
             values[name] = base / Path(str(values[name])).expanduser()
     if isinstance(values.get("roots"), list):
         values["roots"] = [base / Path(str(root)).expanduser() for root in values["roots"]]
+    for name in ("policy", "prices"):
+        if str(values.get(name, "")).endswith((".yaml", ".yml")):
+            values[name] = str(base / Path(values[name]).expanduser())
     return values
 
 

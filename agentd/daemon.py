@@ -18,7 +18,7 @@ from agentd.artifacts import Artifacts
 from agentd.calls import Calls
 from agentd.config import Config
 from agentd.context import Offer
-from agentd.errors import Busy
+from agentd.errors import Busy, Conflict
 from agentd.locations import ADDRESS, AGENT_TOKEN, OWNER_TOKEN, read_address
 from agentd.jobs.environments import Environments
 from agentd.jobs.runner import Jobs, Places
@@ -58,12 +58,12 @@ class Daemon:
 
     def __init__(self, config: Config, *, url: str) -> None:
         self.config, self.state_dir, self.url = config, config.state_dir, url
-        self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = _hold(self.state_dir)
-        self.store = Store(self.state_dir / "agentd.db")
         self.plugins = Plugins.open(config.roots)
         self.prices = load_prices(named_document(self.plugins, config.prices))
         self.rules = load_rules(named_document(self.plugins, config.policy))
+        self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = _hold(self.state_dir)
+        self.store = Store(self.state_dir / "agentd.db")
         self.accelerator = accelerator()
         self.changes = Changes()
         self.journal = Journal(self.store)
@@ -110,8 +110,8 @@ class Daemon:
             "daemon.started", str(os.getpid()), "daemon", version=__version__, policy=self.rules.name
         )
         shutil.rmtree(self.state_dir / "scratch", ignore_errors=True)
-        self.calls.recover()
         await self.jobs.recover()
+        self.calls.recover()
         self.runs.recover()
         self._caretaker = asyncio.create_task(self._take_care(), name="caretaker")
         _write_whole(
@@ -123,7 +123,9 @@ class Daemon:
         """Stop looking after things. Jobs and services go on and are adopted at the next start."""
         if self._caretaker is not None:
             self._caretaker.cancel()
+            await asyncio.gather(self._caretaker, return_exceptions=True)
         await self.runs.aclose()
+        await self.calls.aclose()
         await self.jobs.aclose()
         await self._dispatch.aclose()
         self.journal.append("daemon.stopped", str(os.getpid()), "daemon")
@@ -190,8 +192,15 @@ class _Building:
     async def digest(self, recipe: Path) -> str:
         return (await self._environments.lock(recipe)).digest
 
-    async def python(self, recipe: Path, report: Callable[[Mapping[str, Any]], None]) -> Path:
+    async def python(
+        self, recipe: Path, digest: str, report: Callable[[Mapping[str, Any]], None]
+    ) -> Path:
         lock = await self._environments.lock(recipe)
+        if lock.digest != digest:
+            raise Conflict(
+                f"The environment of recipe {recipe.stem!r} was changed since it was approved",
+                hint="Start it again",
+            )
         return await self._environments.build(lock, report)
 
 
@@ -215,13 +224,15 @@ def _hold(state_dir: Path) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
+        pid, there = os.read(lock, 20).decode(), read_address(state_dir)
         os.close(lock)
-        there = read_address(state_dir)
-        at = f" (pid {there['pid']}, {there['url']})" if there else ""
+        at = f", {there['url']}" if there and str(there["pid"]) == pid else ""
         raise Busy(
-            f"Another daemon{at} uses {str(state_dir)!r}",
+            f"Another daemon (pid {pid or 'unknown'}{at}) uses {str(state_dir)!r}",
             hint="Use that one, stop it with 'agentd stop', or set AGENTD_STATE to another folder",
         ) from error
+    os.truncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
     return lock
 
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from agentd.errors import DataError
 
-__all__ = ["load", "parse"]
+__all__ = ["line_of", "load", "parse", "read"]
 
 M = TypeVar("M", bound=BaseModel)
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -21,11 +21,15 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def load(path: Path, model: type[M]) -> M:
     """Read `path` as one YAML document shaped like `model`. Raises `DataError` with the line."""
+    return parse(read(path), model, path)
+
+
+def read(path: Path) -> str:
+    """The text of `path`. Raises `DataError`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(path, f"cannot be read: {error}") from error
-    return parse(text, model, path)
 
 
 def parse(text: str, model: type[M], path: Path | str) -> M:
@@ -36,6 +40,8 @@ def parse(text: str, model: type[M], path: Path | str) -> M:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else None
         raise DataError(path, f"is not valid YAML: {error.problem}", line=line) from error
+    except (yaml.YAMLError, ValueError) as error:  # a control character; a date such as 2026-13-01
+        raise DataError(path, f"is not valid YAML: {error}") from error
     if not isinstance(value, dict):
         raise DataError(path, "should hold a mapping of fields", line=1, hint=f"Fields: {_fields(model)}")
     try:
@@ -50,6 +56,14 @@ def parse(text: str, model: type[M], path: Path | str) -> M:
             field=".".join(str(part) for part in place),
             hint=f"Fields here: {_fields(model)}" if first["type"] == "extra_forbidden" else "",
         ) from error
+
+
+def line_of(text: str, *place: int | str) -> int | None:
+    """The 1-based line where `place` (keys and indices) stands in the YAML `text`, or as near as there is.
+
+    None for an empty text.
+    """
+    return _line(yaml.compose(text, Loader=_Loader), place)
 
 
 def _reason(error: Any) -> str:

@@ -79,19 +79,26 @@ class Plugins:
         return _import(self.find(folder, f"{name}.py"))
 
     def tools(self) -> dict[str, Tool]:
-        """Every tool in ``tools/*.py``; files that cannot be loaded are kept in `problems`."""
+        """Every tool in ``tools/*.py``, of two with one name the one of the earlier root.
+
+        Files that cannot be loaded are kept in `problems`.
+        """
         found: dict[str, Tool] = {}
-        for name in self.names("tools", ".py"):
+        files = (self.find("tools", f"{name}.py") for name in self.names("tools", ".py"))
+        for path in sorted(files, key=self._rank):
             try:
-                module = self.module("tools", name)
+                module = _import(path)
             except InputError as error:
-                self.problems[self.find("tools", f"{name}.py")] = str(error)
+                self.problems[path] = str(error)
                 log.warning("plugin left out: %s", error)
                 continue
             for value in vars(module).values():
                 if isinstance(value, Tool) and value.handler.__module__ == module.__name__:
-                    found[value.name] = value
+                    found.setdefault(value.name, value)
         return dict(sorted(found.items()))
+
+    def _rank(self, path: Path) -> int:
+        return next(rank for rank, root in enumerate(self.roots) if path.is_relative_to(root))
 
 
 # A plugin is somebody else's program: whatever its import raises is its own mistake, to be reported.
@@ -111,7 +118,7 @@ def _import(path: Path) -> ModuleType:
 def _place(error: BaseException, path: Path) -> str:
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}"
-    lines = [tb for tb in _frames(error) if tb[0] == str(path)]
+    lines = [tb for tb in _frames(error) if tb[0] == str(path.resolve())]
     return f"{path}:{lines[-1][1]}" if lines else str(path)
 
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from agentd.documents import load as load_document
 from agentd.errors import (
     AgentdError,
     Conflict,
@@ -52,6 +53,7 @@ __all__ = [
     "ServiceView",
     "Tool",
     "Unavailable",
+    "load_document",
     "tool",
 ]
 
@@ -81,22 +83,22 @@ class Record(BaseModel):
 class Quote(Record):
     """What a call will take, stated before it is made."""
 
-    seconds: float = Field(0.0, ge=0, description="expected wall time")
-    gpu_hours: float = Field(0.0, ge=0)
-    ram_bytes: int = Field(0, ge=0, description="peak resident memory")
-    vram_bytes: int = Field(0, ge=0)
-    disk_bytes: int = Field(0, ge=0)
-    micro_usd: int = Field(0, ge=0, description="money, in millionths of a US dollar")
-    basis: str = Field("", description="how the figures were reached, for the person who approves")
+    seconds: float = Field(default=0.0, ge=0, description="expected wall time")
+    gpu_hours: float = Field(default=0.0, ge=0)
+    ram_bytes: int = Field(default=0, ge=0, description="peak resident memory")
+    vram_bytes: int = Field(default=0, ge=0)
+    disk_bytes: int = Field(default=0, ge=0)
+    micro_usd: int = Field(default=0, ge=0, description="money, in millionths of a US dollar")
+    basis: str = Field(default="", description="how the figures were reached, for the person who approves")
 
 
 class ServiceSpec(Record):
     """How a launched recipe is kept as a service: it listens on ``spec['port']`` of loopback."""
 
     health: str = Field("/health", description="path answering 200 once ready")
-    serves: tuple[str, ...] = Field((), description="names of catalog models answered here")
+    serves: tuple[str, ...] = Field(default=(), description="names of catalog models answered here")
     ready_within_s: float = 600.0
-    idle_stop_s: float = Field(1800.0, description="stopped after this long without a request")
+    idle_stop_s: float = Field(default=1800.0, description="stopped after this long without a request")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,16 +155,16 @@ class Model(Record):
 
     name: str
     kind: ModelKind
-    source: str = Field("", description="hf:…, path:…, pypi:…, job:… or the vendor's name")
-    path: Path | None = Field(None, description="folder with safetensors, or with the adapter")
+    source: str = Field(default="", description="hf:…, path:…, pypi:…, job:… or the vendor's name")
+    path: Path | None = Field(default=None, description="folder with safetensors, or with the adapter")
     digest: str = ""
-    base: str = Field("", description="for a LoRA: the catalog name of its base")
-    endpoint: str = Field("", description="base URL of an OpenAI-compatible API, ending in /v1")
-    upstream: str = Field("", description="the model's name at that endpoint")
-    key_env: str = Field("", description="environment variable that holds the key")
-    context: int = Field(0, ge=0, description="context length in tokens, 0 if unknown")
-    input_micro_usd_per_mtok: int = Field(0, ge=0)
-    output_micro_usd_per_mtok: int = Field(0, ge=0)
+    base: str = Field(default="", description="for a LoRA: the catalog name of its base")
+    endpoint: str = Field(default="", description="base URL of an OpenAI-compatible API, ending in /v1")
+    upstream: str = Field(default="", description="the model's name at that endpoint")
+    key_env: str = Field(default="", description="environment variable that holds the key")
+    context: int = Field(default=0, ge=0, description="context length in tokens, 0 if unknown")
+    input_micro_usd_per_mtok: int = Field(default=0, ge=0)
+    output_micro_usd_per_mtok: int = Field(default=0, ge=0)
     size_bytes: int = 0
     meta: dict[str, Any] = {}
 
@@ -211,8 +213,8 @@ class JobView(Record):
     created_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None
-    service: dict[str, Any] | None = Field(None, description="url, serves, ready: for a service")
-    next: str = Field("", description="what to do or call next")
+    service: dict[str, Any] | None = Field(default=None, description="url, serves, ready: for a service")
+    next: str = Field(default="", description="what to do or call next")
 
     @property
     def ended(self) -> bool:

@@ -27,8 +27,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from agentd.documents import load
-from agentd.sdk import Context, DataError
+from agentd.sdk import Context, DataError, load_document
 
 from .datasets import read_rows
 
@@ -91,7 +90,7 @@ def find_suite(ctx: Context, name: str) -> Suite:
 
 def load_suite(path: Path) -> Suite:
     """Read a suite and its rows. Raises `DataError` with file, line and field."""
-    file = load(path, SuiteFile)
+    file = load_document(path, SuiteFile)
     data = path.parent / file.data
     if not data.is_file():
         raise DataError(

@@ -24,6 +24,7 @@ Everything here is a pure function of the plan and the results.
 
 from __future__ import annotations
 
+import contextlib
 import graphlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -95,34 +96,74 @@ def with_params(plan: Plan, given: Mapping[str, Any]) -> Plan:
     return plan.model_copy(update={"params": {**plan.params, **given}})
 
 
-def check(plan: Plan, tools: Mapping[str, Tool], path: Path | str = "plan") -> None:
-    """Raises `DataError` for what can be seen before anything runs: ids, tools, arguments, references, cycles."""
-    ids = [step.id for step in plan.steps]
+def check(plan: Plan, tools: Mapping[str, Tool], path: Path | str = "plan", source: str = "") -> None:
+    """Raises `DataError` for what can be seen before anything runs: ids, tools, arguments, references, cycles.
+
+    With `source`, the plan's text, the error names the line.
+    """
     for index, step in enumerate(plan.steps):
-        place = f"steps.{index}({step.id})"
-        if ids.count(step.id) > 1 or step.id in ("params", "item"):
-            raise DataError(path, "this id is taken", field=place, hint="Give every step an id of its own")
-        if step.tool not in tools:
-            raise DataError(path, str(NotFound("tool", step.tool, tools)), field=f"{place}.tool")
-        _check_arguments(step, tools[step.tool], path, place)
-        if step.when and not _CONDITION.fullmatch(step.when):
-            raise DataError(path, f"cannot be read: {step.when!r}", field=f"{place}.when",
-                            hint='Write it as "${step.field} == value"; also !=, <, <=, >, >=, in, not in')  # fmt: skip
-        for name in step.dependencies():
-            if name not in ids:
-                raise DataError(path, str(NotFound("step", name, ids)), field=place)
-        for name in _paths(step.args):
-            first, _, rest = name.partition(".")
-            if first == "params" and rest.split(".")[0] not in plan.params:
-                raise DataError(path, str(NotFound("parameter", rest, plan.params)), field=place)
-            if first == "item" and step.each is None:
-                raise DataError(path, "${item} needs 'each'", field=place)
+        try:
+            _check_step(plan, step, tools)
+        except _Mistake as error:
+            raise DataError(
+                path, error.message, field=".".join((f"steps.{index}({step.id})", *error.place)),
+                line=documents.line_of(source, "steps", index, *error.place), hint=error.hint,
+            ) from error  # fmt: skip
     try:
         list(graphlib.TopologicalSorter({s.id: s.dependencies() for s in plan.steps}).static_order())
     except graphlib.CycleError as error:
         raise DataError(
             path, f"steps wait for each other: {' -> '.join(error.args[1])}", field="steps"
         ) from error
+
+
+class _Mistake(InputError):
+    """What is wrong at `place` within a step."""
+
+    def __init__(self, found: InputError | str, *place: str, hint: str = "") -> None:
+        message, hint = (found, hint) if isinstance(found, str) else (found.message, found.hint)
+        super().__init__(message, hint=hint)
+        self.place = place
+
+
+def _check_step(plan: Plan, step: Step, tools: Mapping[str, Tool]) -> None:
+    ids = [step.id for step in plan.steps]
+    if ids.count(step.id) > 1 or step.id in ("params", "item"):
+        raise _Mistake("this id is taken", "id", hint="Give every step an id of its own")
+    if step.tool not in tools:
+        raise _Mistake(NotFound("tool", step.tool, tools), "tool")
+    _check_arguments(step, tools[step.tool])
+    _check_condition(step.when)
+    for name in sorted(step.dependencies()):
+        if name not in ids:
+            raise _Mistake(NotFound("step", name, ids), _where(step, name))
+    for path in _paths([step.args, step.when, step.each]):
+        first, _, rest = path.partition(".")
+        name = rest.partition(".")[0]
+        if first == "params" and name and name not in plan.params:
+            raise _Mistake(NotFound("parameter", name, plan.params), _where(step, "params"))
+        if first == "item" and step.each is None:
+            raise _Mistake("${item} needs 'each'", _where(step, "item"))
+
+
+def _check_condition(when: str) -> None:
+    found = _CONDITION.fullmatch(when)
+    readable = not when
+    if found:
+        with contextlib.suppress(yaml.YAMLError):
+            yaml.safe_load(found[3])
+            readable = True
+    if not readable:
+        raise _Mistake(
+            f"cannot be read: {when!r}", "when",
+            hint='Write it as "${step.field} == value"; also !=, <, <=, >, >=, in, not in',
+        )  # fmt: skip
+
+
+def _where(step: Step, name: str) -> str:
+    """The field of `step` that refers to `name`."""
+    fields = {"args": step.args, "when": step.when, "each": step.each}
+    return next((f for f, v in fields.items() if name in {p.split(".")[0] for p in _paths(v)}), "needs")
 
 
 def fill(value: Any, results: Mapping[str, Any]) -> Any:
@@ -147,26 +188,30 @@ def holds(condition: str, results: Mapping[str, Any]) -> bool:
     assert found is not None, "checked before the run"
     left, sign = fill(found[1], results), found[2]
     right = fill(yaml.safe_load(found[3]), results)
-    if sign in ("in", "not in"):
-        return (left in right) == (sign == "in")
     if sign in ("==", "!="):
         return (left == right) == (sign == "==")
     try:
+        if sign in ("in", "not in"):
+            return (left in right) == (sign == "in")
         return {"<": left < right, "<=": left <= right, ">": left > right, ">=": left >= right}[sign]
     except TypeError as error:
         raise InputError(f"The condition {condition!r} compares {left!r} with {right!r}") from error
 
 
-def _check_arguments(step: Step, tool: Tool, path: Path | str, place: str) -> None:
+def _check_arguments(step: Step, tool: Tool) -> None:
+    """Names of arguments, and values that are no references."""
     try:
         tool.arguments.model_validate(step.args)
     except ValidationError as error:
         for problem in error.errors():
             field = str(problem["loc"][0]) if problem["loc"] else ""
-            refers = any(True for _ in _paths(step.args.get(field)))
-            if problem["type"] in ("missing", "extra_forbidden") or not refers:
-                hint = f"Arguments of {tool.name}: {', '.join(tool.arguments.model_fields)}"
-                raise DataError(path, problem["msg"], field=f"{place}.args.{field}", hint=hint) from error
+            if problem["type"] == "extra_forbidden":
+                unknown = NotFound(f"argument of {tool.name}", field, tool.arguments.model_fields)
+                raise _Mistake(unknown, "args", field) from error
+            if problem["type"] == "missing":
+                raise _Mistake("is needed", "args", field) from error
+            if not any(True for _ in _paths(step.args.get(field))):
+                raise _Mistake(f"{problem['msg']} (it says {problem['input']!r})", "args", field) from error
 
 
 def _lookup(path: str, results: Mapping[str, Any]) -> Any:

@@ -18,9 +18,10 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from agentd import documents
 from agentd.agent import plans
 from agentd.agent.plans import Plan, Step
-from agentd.errors import AgentdError, Conflict, NotFound, Unavailable
+from agentd.errors import AgentdError, Conflict, NeedsApproval, NotFound, Unavailable
 from agentd.policy.callers import Caller
 from agentd.sdk import JobView, Tool
 from agentd.signals import Changes
@@ -69,10 +70,11 @@ class Runs:
 
     def start(self, path: Path, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
         """Check the plan in `path` and start a run of it. Raises `DataError` before anything starts."""
-        plan = plans.with_params(plans.load_plan(path), params)
-        plans.check(plan, self._calls.tools, path)
+        source = documents.read(path)
+        plan = plans.with_params(plans.parse_plan(source, path), params)
+        plans.check(plan, self._calls.tools, path, source)
         run = self._table.add(
-            plan=plan.plan, source=path.read_text(encoding="utf-8"), params=plan.params,
+            plan=plan.plan, source=source, params=plan.params,
             principal=caller.principal, surface=caller.surface, cwd=str(caller.cwd),
         )  # fmt: skip
         self._journal.append("run.started", run.id, caller.principal, plan=plan.plan, params=plan.params)
@@ -94,8 +96,9 @@ class Runs:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
         for step in self._table.steps(run_id).values():
-            if step.state == "running" and step.job:
-                await self._jobs.cancel(step.job)
+            if step.state == "running":
+                if step.job:
+                    await self._jobs.cancel(step.job)
                 self._table.put_step(run_id, step.step, state="stopped")
         self._end(run_id, "stopped", "stopped by request")
         return self.view(run_id)
@@ -232,9 +235,10 @@ class _Execution:
         finally:
             for task in under_way:
                 task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
 
     def _ready(self, under_way: set[str]) -> list[Step]:
-        """Steps that can start now; those whose condition or dependency rules them out are skipped on the way."""
+        """Steps that can start now; those that need a skipped one are skipped on the way."""
         ready: list[Step] = []
         changed = True
         while changed:
@@ -252,11 +256,7 @@ class _Execution:
                     self._skip(step, f"{', '.join(sorted(needs & self._skipped))} was skipped")
                     changed = True
                 elif needs <= self._results.keys():
-                    if plans.holds(step.when, self._results):
-                        ready.append(step)
-                    else:
-                        self._skip(step, f"{step.when} does not hold")
-                        changed = True
+                    ready.append(step)
         return ready
 
     def _skip(self, step: Step, reason: str) -> None:
@@ -273,6 +273,9 @@ class _Execution:
         return f"step {step.id!r}: {error}"
 
     async def _step(self, step: Step) -> None:
+        if not plans.holds(step.when, self._results):
+            self._skip(step, f"{step.when} does not hold")
+            return
         self._put(step, state="running", started_at=time.time(), reason="")
         if step.each is None:
             result = await self._one(step, self._results, f"{self._run.id}/{step.id}")
@@ -292,9 +295,12 @@ class _Execution:
 
     async def _one(self, step: Step, results: Mapping[str, Any], key: str) -> dict[str, Any]:
         arguments = plans.fill(step.args, results)
-        answer = await self._patiently(
-            step, lambda: self._calls.call(step.tool, arguments, self._caller, key=key)
-        )
+        try:
+            answer = await self._patiently(
+                step, lambda: self._calls.call(step.tool, arguments, self._caller, key=key)
+            )
+        except NeedsApproval as held:
+            answer = self._jobs.get(held.job_id)  # it is carried out once a person has approved it
         if not isinstance(answer, JobView):
             return answer.model_dump(mode="json")
         if answer.id:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from typing import Any
 
 import click
@@ -25,7 +27,9 @@ __all__ = ["call", "run", "runs", "tools"]
 def call(
     tool: str, arguments: tuple[str, ...], no_wait: bool, only_quote: bool, key: str, json_: bool
 ) -> None:
-    """Call a tool, and wait for what it launches. Values are read as YAML.
+    """Call a tool, and wait for what it launches.
+
+    Numbers, true, false, null, [lists] and {mappings} are what they look like; other values are text.
 
     \b
     Examples: agentd call get_model source=smollm2-135m
@@ -166,7 +170,7 @@ def runs(run_id: str | None, follow: bool, json_: bool) -> None:
 
 
 def _arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """``name=value`` pairs; values as YAML, so numbers, lists and null are what they look like."""
+    """``name=value`` pairs, by `_value`."""
     given: dict[str, Any] = {}
     for pair in pairs:
         name, sign, value = pair.partition("=")
@@ -174,13 +178,22 @@ def _arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise InputError(
                 f"{pair!r} is not NAME=VALUE", hint='Quote values with spaces: query="two words"'
             )
-        try:
-            given[name] = yaml.safe_load(value) if value else ""
-        except yaml.YAMLError:
-            given[name] = value  # a sentence with a colon is text
-        if isinstance(given[name], dict) and not value.lstrip().startswith("{"):
-            given[name] = value
+        given[name] = _value(value)
     return given
+
+
+def _value(text: str) -> Any:
+    """Numbers, true, false, null, ``[lists]`` and ``{mappings}`` are what they look like, the rest is text."""
+    with contextlib.suppress(ValueError):
+        return json.loads(text, parse_constant=_no_constant)
+    if text.lstrip().startswith(("[", "{")):
+        with contextlib.suppress(yaml.YAMLError, ValueError):
+            return json.loads(json.dumps(yaml.safe_load(text), default=str, allow_nan=False))
+    return text
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number that can be sent")
 
 
 def _is_job(answer: Any) -> bool:

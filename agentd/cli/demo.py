@@ -30,13 +30,13 @@ VARIANTS = {  # name in the rows file -> step of the plan that measured it
     "base_constrained": "eval_constrained",
     "baseline": "baseline",
     "tuned": "eval_tuned",
-    "int8-w8a8": "eval_int8",
-    "int4-w4a16": "eval_int4",
+    "int8-w8a8-static": "eval_int8",
+    "fp8-dynamic": "eval_fp8",
 }
-MADE_BY = {"baseline": "baseline", "tuned": "tune", "int8-w8a8": "int8", "int4-w4a16": "int4"}
+MADE_BY = {"baseline": "baseline", "tuned": "tune", "int8-w8a8-static": "int8", "fp8-dynamic": "fp8"}
 GATES = {
-    "int8-w8a8": ("int8", "eval_int8", "gate_int8", None),
-    "int4-w4a16": ("int4", "eval_int4", "gate_int4", "ask_small"),
+    "int8-w8a8-static": ("int8", "eval_int8", "gate_int8", None),
+    "fp8-dynamic": ("fp8", "eval_fp8", "gate_fp8", "ask_small"),
 }
 
 
@@ -222,11 +222,11 @@ def _table(done: Mapping[str, Any], costs: Mapping[str, int]) -> list[tuple[Any,
     sizes = {
         "base": done["base"]["size_bytes"], "base_constrained": done["base"]["size_bytes"],
         "tuned": done["base"]["size_bytes"] + done["tune"]["size_bytes"],
-        "int8-w8a8": done.get("int8", {}).get("bytes"), "int4-w4a16": done.get("int4", {}).get("bytes"),
+        "int8-w8a8-static": done.get("int8", {}).get("bytes"), "fp8-dynamic": done.get("fp8", {}).get("bytes"),
     }  # fmt: skip
     verdicts = {
         "tuned": done["compare"]["verdict"] + " than the constrained base",
-        "int8-w8a8": done.get("gate_int8", {}).get("verdict"), "int4-w4a16": done.get("gate_int4", {}).get("verdict"),
+        "int8-w8a8-static": done.get("gate_int8", {}).get("verdict"), "fp8-dynamic": done.get("gate_fp8", {}).get("verdict"),
     }  # fmt: skip
     rows: list[tuple[Any, ...]] = []
     for variant, step in VARIANTS.items():

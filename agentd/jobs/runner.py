@@ -46,8 +46,13 @@ TOKEN_FILE = "service-token"
 class Building(Protocol):
     """Where a recipe's interpreter comes from."""
 
-    async def python(self, recipe: Path, report: Callable[[Mapping[str, Any]], None]) -> Path:
-        """The interpreter for `recipe`, its environment built first if need be; `report` is told of progress."""
+    async def python(
+        self, recipe: Path, digest: str, report: Callable[[Mapping[str, Any]], None]
+    ) -> Path:
+        """The interpreter for `recipe`, its environment built first if need be; `report` is told of progress.
+
+        Raises `Conflict` when that environment is not the one of `digest`.
+        """
         ...
 
 
@@ -71,7 +76,7 @@ class _Live:
     error: tuple[str, str] = ("", "")
     ready: bool = False
     last_used: float = 0.0
-    cancel_reason: str = ""
+    end_reason: str = ""
 
 
 Finisher = Callable[[JobRow, Finished], Awaitable[dict[str, Any]]]
@@ -101,7 +106,6 @@ class Jobs:
         self._price, self._job_token = price, job_token
         self._slots = asyncio.Semaphore(max_jobs)
         self._live: dict[str, _Live] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
         self.finish: Finisher = _no_finish
         approvals.on_decided = self._on_decided
 
@@ -178,7 +182,7 @@ class Jobs:
         if row.ended:
             return self._view(row)
         live = self._live.setdefault(job_id, _Live())
-        live.cancel_reason = reason
+        live.end_reason = reason
         attempt = self._table.attempt_of(job_id)
         if row.state == "running" and attempt is not None:
             await Attempt(attempt.folder).kill_tree()
@@ -196,17 +200,18 @@ class Jobs:
         self._end(self.row(job_id), "fail", reason)
 
     async def recover(self) -> None:
-        """Take up every job that was alive when the last daemon ended."""
-        for row in self._table.list(state="live", limit=10_000):
+        """Take up every job that was alive when the last daemon ended; what runs keeps its place first."""
+        self._sweep()
+        live = self._table.list(state="live", limit=10_000)
+        for row in live:
             if row.state == "running":
-                attempt = self._table.attempt_of(row.id)
-                assert attempt is not None, "a running job has an attempt, by the transaction that made it so"
-                self._journal.append("job.adopted", row.id, "daemon", attempt=attempt.id)
-                self._drive(row.id, self._watch(row.id, Attempt(attempt.folder)))
-            elif row.state == "preparing":
+                await self._adopt(row)
+        for row in live:
+            if row.state == "preparing":
                 self._move(row, "requeue")
                 self.start(row.id)
-        self._sweep()
+            elif row.state == "waiting_approval" and (approval := self._approvals.of_job(row.id)):
+                self._on_decided(approval)  # it may have been answered just before the end
 
     async def aclose(self) -> None:
         """Stop watching. Running jobs go on without us and are adopted at the next start."""
@@ -215,9 +220,28 @@ class Jobs:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _adopt(self, row: JobRow) -> None:
+        """Watch a job that was launched by an earlier daemon; a call made in that daemon ended with it."""
+        attempt = self._table.attempt_of(row.id)
+        if attempt is None:
+            self._end(row, "lose", "the daemon ended while it was carried out")
+            return
+        self._journal.append("job.adopted", row.id, "daemon", attempt=attempt.id)
+        slot = self._slots if not row.is_service and not self._slots.locked() else None
+        if slot:
+            await slot.acquire()
+        self._drive(row.id, self._watch_adopted(row.id, Attempt(attempt.folder), slot))
+
+    async def _watch_adopted(self, job_id: str, attempt: Attempt, slot: asyncio.Semaphore | None) -> None:
+        try:
+            await self._watch(job_id, attempt)
+        finally:
+            if slot:
+                slot.release()
+
     def _on_decided(self, approval: Approval) -> None:
         row = self.row(approval.job)
-        if row.state != "waiting_approval":
+        if row.state != "waiting_approval" or approval.state == "pending":
             return
         if approval.state == "approved":
             self._move(row, "approve", decided_by=approval.decided_by)
@@ -237,22 +261,28 @@ class Jobs:
         try:
             await work
         except AgentdError as error:
-            self._end(self.row(job_id), "fail", str(error))
+            await self._break_off(job_id, str(error))
         except Exception as error:
             log.exception("job %s broke", job_id)
-            attempt = self._table.attempt_of(job_id)
-            seen = Attempt(attempt.folder).observe() if attempt else Observation("not_started")
-            self._end(
-                self.row(job_id), "fail", f"internal error: {type(error).__name__}: {error}", exit=seen.exit
-            )
+            await self._break_off(job_id, f"internal error: {type(error).__name__}: {error}")
+
+    async def _break_off(self, job_id: str, reason: str) -> None:
+        """End a job that went wrong on our side: nothing of it may go on unwatched."""
+        row = self._table.attempt_of(job_id)
+        if row is None or row.ended_at is not None:
+            self._end(self.row(job_id), "fail", reason)
+            return
+        attempt = Attempt(row.folder)
+        seen = await attempt.kill_tree()
+        self._end(self.row(job_id), "fail", reason, attempt=attempt, exit=seen.exit)
 
     async def _run(self, job_id: str) -> None:
         row = self._move(self.row(job_id), "prepare")
         if row.launch is None:
             await self._finish_direct(row)
             return
-        recipe = Path(row.launch["recipe_path"])
-        python = await self._building.python(recipe, lambda event: self._report(job_id, **event))
+        recipe, environment = Path(row.launch["recipe_path"]), row.launch["environment"]
+        python = await self._building.python(recipe, environment, lambda event: self._report(job_id, **event))
         services = await self._needed(row)
         slot = contextlib.nullcontext() if row.is_service else self._slots
         if not row.is_service and self._slots.locked():
@@ -291,9 +321,30 @@ class Jobs:
         return f"{ended[0].state} ({ended[0].id}): {ended[0].reason}" if ended else "is not running"
 
     async def _launch(self, row: JobRow, python: Path, services: Mapping[str, ServiceView]) -> Attempt:
-        """Fix what it reads, then consume the approval, reserve the budget and record the attempt at once."""
+        """Write the attempt, then consume the approval, reserve the budget and record it at once."""
         assert row.launch is not None
-        launch, attempt = row.launch, Attempt(self._places.attempts / new_id("att"))
+        attempt = Attempt(self._places.attempts / new_id("att"))
+        try:
+            spec = await self._write(row, row.launch, attempt, python, services)
+            with self._store.transaction():
+                self._approvals.consume(row.id, row.digest)
+                self._ledger.reserve("job", row.id, row.principal, row.launch["max_micro_usd"])
+                self._table.add_attempt(attempt.id, row.id, attempt.folder, spec.get("port"))
+                self._move(row, "launch", started_at=self._store.now())
+        except BaseException:
+            shutil.rmtree(attempt.folder, ignore_errors=True)  # it holds secrets, and copies of inputs
+            raise
+        return attempt
+
+    async def _write(
+        self,
+        row: JobRow,
+        launch: Mapping[str, Any],
+        attempt: Attempt,
+        python: Path,
+        services: Mapping[str, ServiceView],
+    ) -> dict[str, Any]:
+        """Fix what the attempt reads, and write it down; returns the recipe's SPEC."""
         recipe = attempt.folder / "recipe" / Path(launch["recipe_path"]).name
         inputs = await asyncio.to_thread(self._take, launch, recipe, attempt.folder)
         secret_values: dict[str, str] = {}
@@ -311,12 +362,7 @@ class Jobs:
         attempt.prepare(
             spec, attempt.argv(python, recipe), self._env(launch), secret_values, launch["timeout_s"]
         )
-        with self._store.transaction():
-            self._approvals.consume(row.id, row.digest)
-            self._ledger.reserve("job", row.id, row.principal, launch["max_micro_usd"])
-            self._table.add_attempt(attempt.id, row.id, attempt.folder, spec.get("port"))
-            self._move(row, "launch", started_at=self._store.now())
-        return attempt
+        return spec
 
     def _take(self, launch: Mapping[str, Any], recipe: Path, folder: Path) -> dict[str, str]:
         recipe.parent.mkdir(parents=True, exist_ok=True)
@@ -386,9 +432,10 @@ class Jobs:
         result = attempt.result()
         event = event_of(seen.exit.reason, seen.exit.code, result is not None)
         if event == "cancel":
-            self._end(row, event, live.cancel_reason or "cancelled", attempt=attempt, exit=seen.exit)
+            self._end(row, event, live.end_reason or "cancelled", attempt=attempt, exit=seen.exit)
         elif event != "succeed" or result is None:
-            self._end(row, event, _failure(seen.exit, live.error, attempt), attempt=attempt, exit=seen.exit)
+            reason = live.end_reason or _failure(seen.exit, live.error, attempt)
+            self._end(row, event, reason, attempt=attempt, exit=seen.exit)
         else:
             await self._succeed(row, attempt, seen.exit, result)
 
@@ -461,9 +508,11 @@ class Jobs:
     # --- services ---------------------------------------------------------------------------
 
     def service(self, name: str) -> ServiceView | None:
-        """The newest live service that serves `name`, ready or not."""
+        """The newest live service that serves `name`, or was launched by recipe `name`, ready or not."""
         for row in self._table.list(state="live", limit=1000):
-            if row.serves is not None and (name in row.serves or name == row.id):
+            if row.launch is None or row.serves is None:
+                continue
+            if name in (*row.serves, row.id, row.launch["recipe"]):
                 return self._service_view(row)
         return None
 
@@ -495,8 +544,8 @@ class Jobs:
                 if live.ready:
                     break
                 if self._store.now() > give_up:
-                    live.cancel_reason = f"it was not ready within {service['ready_within_s']:.0f} s"
-                    await self._attempt_of(job_id).kill_tree()
+                    live.end_reason = f"it was not ready within {service['ready_within_s']:.0f} s"
+                    await self._attempt_of(job_id).kill_tree(reason="timed_out")
                     return
                 await asyncio.sleep(HEALTH_EVERY_S)
         live.last_used = self._store.now()
@@ -506,7 +555,7 @@ class Jobs:
             await asyncio.sleep(min(10.0, service["idle_stop_s"]))
             idle = self._store.now() - live.last_used
             if idle >= service["idle_stop_s"]:
-                live.cancel_reason = f"nobody used it for {idle / 60:.0f} minutes"
+                live.end_reason = f"nobody used it for {idle / 60:.0f} minutes"
                 await self._attempt_of(job_id).kill_tree()
                 return
 
@@ -535,11 +584,11 @@ class Jobs:
         approval = self._approvals.of_job(row.id)
         service = None
         if row.is_service:
-            seen = self._service_view(row)
+            seen = None if row.ended else self._service_view(row)
             service = {
-                "url": seen.url and f"{seen.url}/v1",
-                "serves": list(seen.serves),
-                "ready": seen.ready and not row.ended,
+                "url": f"{seen.url}/v1" if seen and seen.url else "",
+                "serves": list(row.serves or ()),
+                "ready": bool(seen and seen.ready),
             }
         return JobView(
             id=row.id, tool=row.tool, title=row.title, state=row.state, reason=row.reason, quote=row.quote,

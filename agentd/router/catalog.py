@@ -65,7 +65,11 @@ class Catalog:
         return self._table.aliases()
 
     def set_alias(self, alias: Alias) -> None:
-        """Point `alias` somewhere else. Raises `NotFound` for a model that is not there."""
+        """Point `alias` somewhere else. Raises `NotFound` for a model that is not there, else `InputError`."""
+        if not alias.weights or not all(0 < share < float("inf") for share in alias.weights.values()):
+            raise InputError(
+                f"Alias {alias.name!r} needs a share above 0 for each of its models, and has {alias.weights!r}"
+            )
         if any(model.name == alias.name for model in self.list()):
             raise InputError(
                 f"{alias.name!r} is the name of a model", hint="Choose another name for the alias"

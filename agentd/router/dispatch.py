@@ -191,12 +191,7 @@ class _Metered:
         self._reserved, self._entry = 0, ""
 
     async def __aenter__(self) -> _Metered:
-        model = self._target.model
-        tokens_in = len(json.dumps(self._body.get("messages"))) // _CHARACTERS_PER_TOKEN
-        tokens_out = (
-            self._body.get("max_completion_tokens") or self._body.get("max_tokens") or _DEFAULT_MAX_TOKENS
-        )
-        self._reserved = _cost(model, tokens_in, int(tokens_out) * int(self._body.get("n") or 1))
+        self._reserved = _most(self._target.model, self._body)
         if self._reserved:
             self._entry = self._dispatch._ledger.reserve("tokens", self.id, self._principal, self._reserved)
         return self
@@ -222,6 +217,21 @@ class _Metered:
 def _never_left(error: BaseException | None) -> bool:
     """Whether the request surely cost nothing: refused by the endpoint, or no connection."""
     return isinstance(error, Unavailable) or (isinstance(error, UpstreamError) and error.status < 500)
+
+
+def _most(model: Model, body: Mapping[str, Any]) -> int:
+    """The most that a request can cost, in micro-USD. Raises `InputError` for limits that are no counts."""
+    tokens_in = len(json.dumps(body)) // _CHARACTERS_PER_TOKEN  # tools and schemas are read too
+    limits = [_count(body, "max_completion_tokens"), _count(body, "max_tokens")]
+    tokens_out = max((limit for limit in limits if limit is not None), default=_DEFAULT_MAX_TOKENS)
+    return _cost(model, tokens_in, tokens_out * (_count(body, "n") or 1))
+
+
+def _count(body: Mapping[str, Any], name: str) -> int | None:
+    value = body.get(name)
+    if value is None or (isinstance(value, int) and value >= 0):
+        return value
+    raise InputError(f"{name!r} should be a whole number that is not negative, and is {value!r}")
 
 
 def _cost(model: Model, tokens_in: int, tokens_out: int) -> int:

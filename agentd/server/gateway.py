@@ -26,8 +26,8 @@ __all__ = ["gateway_routes"]
 
 log = logging.getLogger(__name__)
 
-KINDS = {402: "insufficient_quota", 403: "permission_error", 404: "not_found_error", 503: "server_error"}
-"""OpenAI's words for our statuses; anything else is an ``invalid_request_error``."""
+KINDS = {402: "insufficient_quota", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+"""OpenAI's words for our statuses."""
 
 
 def gateway_routes(kernel: Kernel) -> list[Route]:
@@ -98,7 +98,8 @@ def _in_openai_words(
 
 
 def _error(error: AgentdError) -> dict[str, Any]:
-    kind = KINDS.get(status_of(error), "invalid_request_error")
+    status = status_of(error)
+    kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
     return {"error": {"message": str(error), "type": kind, "param": None, "code": error.code}}
 
 

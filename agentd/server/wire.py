@@ -21,6 +21,7 @@ from agentd.errors import (
     Unauthorized,
     Unavailable,
 )
+from agentd.router.dispatch import UpstreamError
 
 __all__ = ["STATUS", "dump", "error_body", "error_of", "status_of"]
 
@@ -35,11 +36,17 @@ STATUS: dict[type[AgentdError], int] = {
     Unauthorized: 403,  # known but too weak: a missing or wrong token ends at the guard with 401
     Unavailable: 503,
     Busy: 503,
+    UpstreamError: 502,
 }
+
+PASSED_ON = frozenset({400, 413, 422, 429, 504})
+"""What a model's endpoint says about the request itself; its 401 is our credential, not the caller's."""
 
 
 def status_of(error: AgentdError) -> int:
-    """The HTTP status of the nearest class in `STATUS`."""
+    """The HTTP status of the nearest class in `STATUS`, or what the endpoint said of the request."""
+    if isinstance(error, UpstreamError) and error.status in PASSED_ON:
+        return error.status
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 

@@ -69,10 +69,14 @@ class RunTable:
         self._store.update("runs", run_id, state=state, reason=reason, ended_at=self._store.now())
 
     def forget_step(self, run_id: str, step: str) -> None:
-        """Let a step be carried out again, as a new call."""
+        """Let a step be carried out again: as a new call, but for those of its calls that did not fail."""
         with self._store.transaction():
             key = f"{run_id}/{step}"
-            self._store.change("DELETE FROM keys WHERE key = ? OR key LIKE ? || '/%'", [key, key])
+            self._store.change(
+                "DELETE FROM keys WHERE (key = ?1 OR substr(key, 1, length(?1) + 1) = ?1 || '/')"
+                " AND job IN (SELECT id FROM jobs WHERE state IN ('failed', 'cancelled', 'lost', 'timed_out'))",
+                [key],
+            )
             self._store.change("DELETE FROM steps WHERE run = ? AND step = ?", [run_id, step])
 
     def reopen(self, run_id: str) -> None:

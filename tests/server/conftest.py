@@ -110,6 +110,9 @@ class FakeJobs:
         self.cancelled.append(job_id)
         return self.get(job_id).model_copy(update={"state": "cancelled"})
 
+    def attempt_folder(self, job_id: str) -> Path | None:
+        return None
+
     def seconds_of(self, tool: str, key: str) -> list[float]:
         return []
 

@@ -248,9 +248,9 @@ async def test_a_prompt_without_its_arguments_is_refused(connect: Connect) -> No
 
 
 async def test_relative_paths_start_from_the_folder_the_client_names(connect_http: Connect) -> None:
-    async with connect_http(**{"agentd-cwd": "/work%20here"}) as client:
+    async with connect_http(**{"agentd-cwd": "/my%20project"}) as client:
         result = await client.call_tool("echo", {"text": "x"})
-    assert (result.structured_content or {})["cwd"] == "/work here"
+    assert (result.structured_content or {})["cwd"] == "/my project"
 
 
 async def test_hanging_up_cancels_a_new_era_call(daemon: Any) -> None:

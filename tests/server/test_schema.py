@@ -12,7 +12,7 @@ from agentd.server.schema import input_schema, output_schema
 
 
 class Split(BaseModel):
-    share: float = Field(0.1, gt=0)
+    share: float = Field(default=0.1, gt=0)
 
 
 class Node(BaseModel):

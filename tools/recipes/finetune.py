@@ -274,7 +274,7 @@ def make_trainer(
             if not torch.isfinite(value):
                 raise Stop(
                     f"The loss became {value.item()} at step {self.state.global_step + 1}",
-                    f"Lower learning_rate (it is {recipe.learning_rate:g}) and look for rows with no completion.",
+                    f"Lower learning_rate (now {recipe.learning_rate:g}), look for rows with no completion.",
                 )
             return loss
 

@@ -1,0 +1,101 @@
+"""A real daemon on a folder of its own: real SQLite, real processes, the tools of ``tests/root``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentd.config import Budget, Config
+from agentd.daemon import Daemon
+from agentd.policy.callers import Caller
+from agentd.sdk import JobView
+
+ROOT = Path(__file__).parent / "root"
+CACHE = Path(os.environ.get("AGENTD_CACHE") or Path(__file__).parents[1] / "build" / "cache")
+
+Until = Callable[..., Awaitable[JobView]]
+
+
+class Boot:
+    """``await boot(policy=…)`` starts a daemon, ``await boot.stop(daemon)`` ends it and leaves its jobs running."""
+
+    def __init__(self, config: Callable[..., Config]) -> None:
+        self._config = config
+        self.running: list[Daemon] = []
+
+    async def __call__(self, **changes: Any) -> Daemon:
+        daemon = Daemon(self._config(**changes), url="http://127.0.0.1:1")
+        self.running.append(daemon)
+        await daemon.start()
+        return daemon
+
+    async def stop(self, daemon: Daemon) -> None:
+        self.running.remove(daemon)
+        await daemon.aclose()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[..., Config]:
+    """``config(policy="asking", …)``: the settings of a test's daemon; nothing limits what it may spend."""
+
+    def make(**changes: Any) -> Config:
+        settings: dict[str, Any] = {
+            "state_dir": tmp_path / "state",
+            "cache_dir": CACHE,
+            "roots": (ROOT,),
+            "policy": "open",
+            "prices": "dollar_a_second",
+            "budget": Budget(per_day_usd=None, per_month_usd=None),
+        }
+        return Config(**(settings | changes))
+
+    return make
+
+
+@pytest.fixture
+async def boot(config: Callable[..., Config]) -> AsyncIterator[Boot]:
+    """Daemons on the test's state directory. Whatever they left running is ended after the test."""
+    boot = Boot(config)
+    yield boot
+    for daemon in boot.running or [await boot()]:
+        for job in daemon.jobs.list(state="live"):
+            await daemon.jobs.cancel(job.id)
+        await daemon.aclose()
+
+
+@pytest.fixture
+async def daemon(boot: Boot) -> Daemon:
+    return await boot()
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Caller:
+    """A program that acts for somebody. It may do anything, but not approve."""
+    return Caller("agent:ada", "admin", "mcp", tmp_path, is_agent=True)
+
+
+@pytest.fixture
+def person(tmp_path: Path) -> Caller:
+    return Caller("user:ada", "admin", "cli", tmp_path, is_agent=False)
+
+
+@pytest.fixture
+def until() -> Until:
+    """``await until(daemon, job_id, state="running")``: the job once a field of its view has that value."""
+
+    async def wait(daemon: Daemon, job_id: str, **wanted: Any) -> JobView:
+        async for view in daemon.jobs.follow(job_id):
+            if all(getattr(view, name) == value for name, value in wanted.items()):
+                return view
+        raise AssertionError(f"{job_id} never was {wanted}: {daemon.jobs.get(job_id)}")
+
+    return wait

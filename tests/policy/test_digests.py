@@ -1,0 +1,82 @@
+"""A digest changes with the content, and with nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentd.errors import InputError
+from agentd.policy.digests import digest_file, digest_tree, digest_value
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), JSON, min_size=2, max_size=5))
+def test_the_order_of_keys_does_not_matter(value: dict[str, object]) -> None:
+    assert digest_value(dict(reversed(value.items()))) == digest_value(value)
+
+
+@given(JSON, JSON)
+def test_different_values_have_different_digests(one: object, other: object) -> None:
+    same = digest_value(one) == digest_value(other)
+    assert same == (repr(one) == repr(other) or (one == other and type(one) is type(other)))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_json_cannot_say_is_refused(value: float) -> None:
+    with pytest.raises(InputError, match="NaN and infinity"):
+        digest_value({"learning_rate": value})
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "a.txt").write_text("a", encoding="utf-8")
+    (folder / "inner/b.txt").write_text("b", encoding="utf-8")
+    return folder
+
+
+def test_a_folder_elsewhere_with_the_same_content_has_the_same_digest(tree: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tree, tmp_path / "copy")
+    assert digest_tree(copy) == digest_tree(tree)
+
+
+def test_content_names_and_places_all_count(tree: Path) -> None:
+    seen = {digest_tree(tree)}
+    (tree / "a.txt").write_text("A", encoding="utf-8")
+    seen.add(digest_tree(tree))
+    (tree / "a.txt").rename(tree / "c.txt")
+    seen.add(digest_tree(tree))
+    (tree / "c.txt").rename(tree / "inner/c.txt")
+    seen.add(digest_tree(tree))
+    (tree / "empty").touch()
+    seen.add(digest_tree(tree))
+    assert len(seen) == 5
+
+
+def test_a_file_is_its_content(tree: Path) -> None:
+    assert digest_tree(tree / "a.txt") == digest_file(tree / "a.txt")
+
+
+def test_a_link_within_the_folder_counts_as_what_it_names(tree: Path) -> None:
+    (tree / "link").symlink_to("a.txt")
+    linked = digest_tree(tree)
+    (tree / "link").unlink()
+    shutil.copy(tree / "a.txt", tree / "link")
+    assert digest_tree(tree) == linked
+
+
+def test_a_link_out_of_the_folder_is_refused(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("s", encoding="utf-8")
+    (tree / "link").symlink_to(tmp_path / "secret")
+    with pytest.raises(InputError, match="is a link out of"):
+        digest_tree(tree)

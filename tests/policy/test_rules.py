@@ -1,0 +1,129 @@
+"""Deny before ask before allow, the first rule that holds, and what happens when none does."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentd.errors import DataError
+from agentd.plugins import bundled_root
+from agentd.policy.rules import Call, Decision, Rule, RuleSet, decide, holds, load_rules
+from agentd.sdk import Quote
+
+
+def call(**facts: Any) -> Call:
+    return Call(**({"tool": "finetune", "principal": "user:ada", "surface": "cli", "launches": True} | facts))
+
+
+def rules(**lists: list[dict[str, Any]]) -> RuleSet:
+    return RuleSet.model_validate({"name": "test", **lists})
+
+
+def test_deny_goes_before_ask_and_ask_before_allow() -> None:
+    every = [{"name": "all"}]
+    assert decide(rules(deny=every, ask=every, allow=every), call()).effect == "deny"
+    assert decide(rules(ask=every, allow=every), call()).effect == "ask"
+    assert decide(rules(allow=every), call()) == Decision(
+        effect="allow", rule="all", why="rule 'all' of 'test'"
+    )
+
+
+def test_the_first_rule_that_holds_is_the_one_that_is_named() -> None:
+    listed = [{"name": "other", "tools": ["serve"]}, {"name": "this", "tools": ["fine*"]}, {"name": "late"}]
+    assert decide(rules(ask=listed), call()).rule == "this"
+
+
+def test_what_no_rule_speaks_of_is_asked_about_when_it_costs_or_reaches_out() -> None:
+    nothing = rules()
+    assert decide(nothing, call()).effect == "ask"
+    assert decide(nothing, call(launches=False, open_world=True)).effect == "ask"
+    assert decide(nothing, call(launches=False, max_micro_usd=1)).effect == "ask"
+    assert decide(nothing, call(launches=False)).effect == "allow"
+    assert decide(nothing, call(launches=False, read_only=True, open_world=True)).effect == "allow"
+    assert decide(nothing, call()).rule == "(none)"
+
+
+def test_a_launch_whose_price_is_not_known_is_never_allowed_silently() -> None:
+    decision = decide(rules(allow=[{"name": "all"}]), call(price_known=False))
+    assert (decision.effect, decision.rule) == ("ask", "all")
+
+
+@pytest.mark.parametrize(
+    ("condition", "met", "unmet"),
+    [
+        ({"tools": ["fine*", "serve"]}, {}, {"tool": "evaluate"}),
+        ({"principals": ["user:*"]}, {}, {"principal": "agent:ada"}),
+        ({"surfaces": ["cli"]}, {}, {"surface": "mcp"}),
+        ({"arguments": {"model": "smol*"}}, {"arguments": {"model": "smollm2"}}, {"arguments": {"model": "qwen"}}),
+        ({"arguments": {"model": "?*"}}, {"arguments": {"model": "a"}}, {"arguments": {}}),
+        ({"read_only": True}, {"read_only": True}, {}),
+        ({"open_world": False}, {}, {"open_world": True}),
+        ({"usd": "<= 0.50"}, {"max_micro_usd": 500_000}, {"max_micro_usd": 500_001}),
+        ({"usd": "> 1"}, {"max_micro_usd": 1_000_001}, {"max_micro_usd": 1_000_000}),
+        ({"hours": "< 2"}, {"hours": 1.9}, {"hours": 2.0}),
+        ({"gpu_hours": ">= 1"}, {"quote": Quote(gpu_hours=1)}, {}),
+        ({"remaining_usd": "< 1"}, {"remaining_micro_usd": 999_999}, {"remaining_micro_usd": None}),
+        ({"remaining_usd": "> 1000000"}, {"remaining_micro_usd": None}, {"remaining_micro_usd": 0}),
+        ({"tainted": True}, {"tainted": True}, {}),
+        ({"between": "08:00-18:00"}, {"time": datetime.time(8)}, {"time": datetime.time(18)}),
+        ({"between": "22:00-06:00"}, {"time": datetime.time(23)}, {"time": datetime.time(6)}),
+        ({"between": "22:00-06:00"}, {"time": datetime.time(5, 59)}, {"time": datetime.time(12)}),
+    ],
+)
+def test_each_condition_holds_and_fails(
+    condition: dict[str, Any], met: dict[str, Any], unmet: dict[str, Any]
+) -> None:
+    rule = Rule(name="r", **condition)
+    assert holds(rule, call(**met))
+    assert not holds(rule, call(**unmet))
+
+
+def test_all_conditions_of_a_rule_have_to_hold() -> None:
+    rule = Rule(name="r", tools=("finetune",), surfaces=("mcp",))
+    assert not holds(rule, call())
+
+
+@given(st.integers(0, 10**9), st.booleans(), st.booleans(), st.sampled_from(["cli", "mcp"]))
+def test_a_denied_call_stays_denied_whatever_else_is_said(
+    micro: int, read_only: bool, launches: bool, surface: str
+) -> None:
+    everything = [{"name": "all"}]
+    asked = call(max_micro_usd=micro, read_only=read_only, launches=launches, surface=surface)
+    assert decide(rules(deny=everything, ask=everything, allow=everything), asked).effect == "deny"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "field"),
+    [
+        ("name: x\nask:\n  - name: a\n    usd: cheap\n", 4, "ask.0.usd"),
+        ("name: x\nask:\n  - name: a\n    between: 8-18\n", 4, "ask.0.between"),
+        ("name: x\nask:\n  - name: a\n    tool: [serve]\n", 4, "ask.0.tool"),
+        ("name: x\npermit: []\n", 2, "permit"),
+    ],
+)
+def test_a_wrong_rule_is_reported_at_its_line(tmp_path: Path, text: str, line: int, field: str) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        load_rules(path)
+    assert (caught.value.line, caught.value.field) == (line, field)
+
+
+@pytest.mark.parametrize("name", ["default", "demo", "read_only", "unattended"])
+def test_a_shipped_rule_set_loads_and_says_what_it_is_for(name: str) -> None:
+    shipped = load_rules(bundled_root() / f"policies/{name}.yaml")
+    assert shipped.name == name
+    assert shipped.description
+    assert decide(shipped, call(read_only=True, launches=False)).effect == "allow"
+
+
+def test_the_default_rules_ask_about_training_and_about_money() -> None:
+    default = load_rules(bundled_root() / "policies/default.yaml")
+    assert decide(default, call()).rule == "training"
+    assert decide(default, call(tool="evaluate")).effect == "allow"
+    assert decide(default, call(tool="evaluate", max_micro_usd=1_000_001)).rule == "money"

@@ -1,0 +1,104 @@
+"""One SQLite file: what a transaction promises, and what a second look at the file finds."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from agentd.errors import AgentdError
+from agentd.store import Store
+from agentd.store.database import dumps
+from agentd.store.jobs import JobTable
+from agentd.store.tokens import TokenTable
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "state" / "agentd.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    store = Store(path)
+    yield store
+    store.close()
+
+
+def token(store: Store, name: str) -> None:
+    store.insert("tokens", {"hash": name, "principal": "ada", "role": "view", "note": "", "created_at": 0.0})
+
+
+def names(store: Store) -> list[str]:
+    return [row["hash"] for row in store.rows("SELECT hash FROM tokens ORDER BY hash")]
+
+
+def test_a_commit_is_on_disk_before_it_is_answered(store: Store) -> None:
+    assert store.value("PRAGMA synchronous") == 2
+    assert store.value("PRAGMA journal_mode") == "wal"
+
+
+def test_a_transaction_is_all_or_nothing(store: Store) -> None:
+    with pytest.raises(ZeroDivisionError), store.transaction():
+        token(store, "a")
+        with store.transaction():
+            token(store, "b")
+        raise ZeroDivisionError
+    assert names(store) == []
+    with store.transaction():
+        token(store, "a")
+    assert names(store) == ["a"]
+
+
+def test_what_was_committed_is_there_for_the_next_store(path: Path) -> None:
+    first = Store(path)
+    token(first, "a")
+    first.close()
+    second = Store(path)
+    assert names(second) == ["a"]
+    second.close()
+
+
+def test_a_writer_elsewhere_makes_a_transaction_fail_with_the_file_named(
+    path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    store.row("PRAGMA busy_timeout = 1")
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(AgentdError, match=r"agentd\.db' could not be written.*doctor"), store.transaction():
+        raise AssertionError("not reached")
+    other.execute("ROLLBACK")
+    other.close()
+    with store.transaction():
+        token(store, "a")
+
+
+def test_values_are_stored_as_canonical_json(store: Store) -> None:
+    assert dumps({"b": [1, "é"], "a": None}) == '{"a":null,"b":[1,"é"]}'
+
+
+def test_a_job_moves_only_from_the_state_it_is_thought_to_be_in(store: Store) -> None:
+    table = JobTable(store)
+    job = table.add(
+        tool="t", title="T", state="queued", principal="ada", surface="cli", cwd="/", arguments={}, quote={}
+    )
+    assert table.move(job.id, "queued", "preparing")
+    assert not table.move(job.id, "queued", "cancelled")
+    found = table.find(job.id)
+    assert found is not None
+    assert found.state == "preparing"
+
+
+def test_a_token_is_not_stored_and_ends_with_its_lifetime(store: Store, path: Path) -> None:
+    table = TokenTable(store)
+    text = table.create("ada", "view", "a note")
+    found = table.find(text)
+    assert found is not None
+    assert found.principal == "ada"
+    assert table.find(text + "x") is None
+    assert table.find(table.create("ada", "view", "short", lifetime_s=-1)) is None
+    assert text.encode() not in path.read_bytes() + path.with_name("agentd.db-wal").read_bytes()
+    assert table.revoke(note="a note") == 1
+    assert table.find(text) is None
