@@ -131,13 +131,17 @@ class Calls:
         await asyncio.gather(*admissions, return_exceptions=True)
 
     def recover(self) -> None:
-        """Decide about the jobs whose call was accepted just before the last daemon ended."""
+        """Go on with the calls that the last daemon had accepted, or a person answered, just before its end."""
         for row in self._table.list(state="queued", limit=10_000):
             approval = self._approvals.of_job(row.id)
             if approval is None:
                 self._admit_later(row.id)
             else:
                 self._jobs.start(row.id)
+        for row in self._table.list(state="waiting_approval", limit=10_000):
+            approval = self._approvals.of_job(row.id)
+            if approval is not None and approval.state != "pending":
+                self._approvals.on_decided(approval)
 
     # --- before -----------------------------------------------------------------------------
 
@@ -173,6 +177,8 @@ class Calls:
         """A tool that answers at once: decided about first, then run."""
         decision = self._decide(tool, arguments, caller, None)
         if decision.effect == "ask":
+            if tool.on_check is not None:
+                await tool.on_check(self.context(caller), **checked)
             raise self._ask_first(tool, arguments, caller, decision, key)
         return tool.result.model_validate(_plain(await self._handle(tool, checked, caller)))
 
@@ -219,7 +225,10 @@ class Calls:
             self._journal.append(
                 "call.denied", call.tool, caller.principal, rule=decision.rule, surface=caller.surface
             )
-            raise Denied(f"Policy denies {call.tool!r}: {decision.why}", hint="See 'agentd policy explain'")
+            raise Denied(
+                f"Policy denies {call.tool!r}: {decision.why}",
+                hint=f"Choose another rule set, or mend rule {decision.rule!r} of {self._rules.name!r}",
+            )
         return decision
 
     # --- launching --------------------------------------------------------------------------

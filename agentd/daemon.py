@@ -19,9 +19,9 @@ from agentd.calls import Calls
 from agentd.config import Config
 from agentd.context import Offer
 from agentd.errors import Busy, Conflict
-from agentd.locations import ADDRESS, AGENT_TOKEN, OWNER_TOKEN, read_address
 from agentd.jobs.environments import Environments
 from agentd.jobs.runner import Jobs, Places
+from agentd.locations import ADDRESS, AGENT_TOKEN, OWNER_TOKEN, read_address
 from agentd.plugins import Plugins
 from agentd.policy.approvals import Approvals
 from agentd.policy.callers import Caller
@@ -29,9 +29,10 @@ from agentd.policy.prices import load_prices
 from agentd.policy.rules import load_rules
 from agentd.router.catalog import Catalog, PrincipalCatalog
 from agentd.router.dispatch import Dispatch
+from agentd.router.providers import with_provider
 from agentd.signals import Changes
 from agentd.store import Store
-from agentd.store.approvals import Approval, ApprovalTable
+from agentd.store.approvals import ApprovalTable
 from agentd.store.artifacts import ArtifactTable
 from agentd.store.catalog import CatalogTable
 from agentd.store.jobs import JobTable
@@ -74,8 +75,9 @@ class Daemon:
         attempts, artifacts = self.state_dir / "attempts", self.state_dir / "artifacts"
         self.artifacts = Artifacts(artifacts, attempts, ArtifactTable(self.store), self.journal)
         interpreters = {name: recipe.python for name, recipe in config.recipes.items()}
+        environ = {**os.environ, "UV_OFFLINE": "1"} if config.offline else os.environ
         self.environments = Environments(
-            config.cache_dir, interpreters=interpreters, accelerator=self.accelerator
+            config.cache_dir, interpreters=interpreters, accelerator=self.accelerator, environ=environ
         )
         self.approvals = Approvals(
             self.store, ApprovalTable(self.store), self.journal, lifetime_s=config.approval_hours * 3600
@@ -87,7 +89,8 @@ class Daemon:
             _Building(self.environments), places, price=self._price, job_token=self._job_token,
             max_jobs=config.max_jobs,
         )  # fmt: skip
-        self._catalog = Catalog(CatalogTable(self.store), self.journal, config.models)
+        configured = [with_provider(model, self.plugins) for model in config.models]
+        self._catalog = Catalog(CatalogTable(self.store), self.journal, configured)
         self._dispatch = Dispatch(self._catalog, _Serving(self.jobs), self.ledger, self.requests)
         self.catalog = self._catalog_for("daemon")
         offer = Offer(
@@ -192,9 +195,7 @@ class _Building:
     async def digest(self, recipe: Path) -> str:
         return (await self._environments.lock(recipe)).digest
 
-    async def python(
-        self, recipe: Path, digest: str, report: Callable[[Mapping[str, Any]], None]
-    ) -> Path:
+    async def python(self, recipe: Path, digest: str, report: Callable[[Mapping[str, Any]], None]) -> Path:
         lock = await self._environments.lock(recipe)
         if lock.digest != digest:
             raise Conflict(

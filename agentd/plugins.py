@@ -26,6 +26,14 @@ from agentd.sdk import Tool
 __all__ = ["FOLDERS", "Plugins", "bundled_root"]
 
 FOLDERS = ("tools", "policies", "adapters", "evals")
+_CONTENT = {
+    "evals": "suite",
+    "evals/scorers": "scorer",
+    "policies": "rule set",
+    "tools/plans": "plan",
+    "tools/recipes": "recipe",
+    "adapters/models": "provider",
+}
 log = logging.getLogger(__name__)
 
 
@@ -60,8 +68,9 @@ class Plugins:
             path = root / folder / name
             if path.exists():
                 return path
-        known = self.names(folder, Path(name).suffix)
-        raise NotFound(f"file in {folder}/", Path(name).stem, known)
+        place = f"{folder}/{name}".rpartition("/")[0]
+        what = _CONTENT.get(place, f"file in {place}/")
+        raise NotFound(what, Path(name).stem, self.names(place, Path(name).suffix))
 
     def names(self, folder: str, suffix: str) -> list[str]:
         """Stems of the files in `folder` that end in `suffix`, over all roots, sorted."""

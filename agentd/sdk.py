@@ -119,8 +119,8 @@ class Launch:
     spec: Mapping[str, Any]
     quote: Quote
     timeout_s: float
-    inputs: Mapping[str, Path] = field(default_factory=lambda: {})
-    env: Mapping[str, str] = field(default_factory=lambda: {})
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    env: Mapping[str, str] = field(default_factory=dict)
     needs: Sequence[str] = ()
     gateway: bool = False
     service: ServiceSpec | None = None
@@ -159,6 +159,7 @@ class Model(Record):
     path: Path | None = Field(default=None, description="folder with safetensors, or with the adapter")
     digest: str = ""
     base: str = Field(default="", description="for a LoRA: the catalog name of its base")
+    provider: str = Field(default="", description="a preset in adapters/models/ for endpoint and key_env")
     endpoint: str = Field(default="", description="base URL of an OpenAI-compatible API, ending in /v1")
     upstream: str = Field(default="", description="the model's name at that endpoint")
     key_env: str = Field(default="", description="environment variable that holds the key")
@@ -411,6 +412,15 @@ class Tool:
     idempotent: bool
     open_world: bool
     on_done: Done | None = None
+    on_check: Handler | None = None
+
+    def check(self, fn: Handler) -> Handler:
+        """Register what is checked before a person is asked, for a tool that launches nothing.
+
+        It is given what the handler is given, changes nothing, and raises what is wrong.
+        """
+        self.on_check = fn
+        return fn
 
     def done(self, fn: Done) -> Done:
         """Register what turns a succeeded job into this tool's result. Must be safe to run twice."""

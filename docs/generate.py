@@ -92,7 +92,7 @@ def tool_section(tool: Tool) -> str:
         (
             f"`{name}`",
             type_of(field),
-            "" if name in required else shown(field.get("default")),
+            "needed" if name in required else shown(field.get("default")),
             field.get("description", ""),
         )
         for name, field in schema.get("properties", {}).items()

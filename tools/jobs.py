@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -117,6 +118,8 @@ async def run_plan(
     try:
         path = ctx.plugins.find("tools", f"plans/{plan}.yaml")
     except NotFound:
+        if Path(plan).suffix not in (".yaml", ".yml"):
+            raise
         path = ctx.path(plan)
     view = ctx.plans.start(path, params)
     return RunHandle(

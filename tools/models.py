@@ -336,16 +336,40 @@ async def promote(
     The two reports are compared anew, and the alias moves only if the model is better or not worse.
     With `force` it moves in any case: for a first alias, or to roll back. To try a model, ask it by name.
     """
-    target = ctx.catalog.get(model)
-    if target.kind == "baseline" or target.meta.get("task") == "embedding":
-        raise InputError(f"{model!r} does not answer chats", hint="Promote a model that generates text")
-    why = f"forced: {because}" if force else await evidence(ctx, target, report, against, margin)
-    if force and not because:
-        raise InputError("A forced promotion needs a reason", hint="Say why in because")
+    target, why = await grounds(ctx, model, report, against, margin, because, force=force)
     before = ctx.catalog.alias(alias)
     ctx.catalog.set_alias(Alias(name=alias, weights={target.name: 1.0}, reason=why))
     previous = max(before.weights, key=lambda name: before.weights[name]) if before else ""
     return Promotion(alias=alias, model=target.name, previous=previous, why=why)
+
+
+@promote.check
+async def _(
+    ctx: Context,
+    *,
+    alias: str,
+    model: str,
+    report: str,
+    against: str,
+    margin: float,
+    because: str,
+    force: bool,
+) -> None:
+    await grounds(ctx, model, report, against, margin, because, force=force)
+
+
+async def grounds(
+    ctx: Context, name: str, report: str, against: str, margin: float, because: str, *, force: bool
+) -> tuple[Model, str]:
+    """The model, and why the alias may move to it. Raises `NotFound` or `InputError`."""
+    model = ctx.catalog.get(name)
+    if model.kind == "baseline" or model.meta.get("task") == "embedding":
+        raise InputError(f"{name!r} does not answer chats", hint="Promote a model that generates text")
+    if not force:
+        return model, await evidence(ctx, model, report, against, margin)
+    if not because:
+        raise InputError("A forced promotion needs a reason", hint="Say why in because")
+    return model, f"forced: {because}"
 
 
 async def evidence(ctx: Context, model: Model, report: str, against: str, margin: float) -> str:

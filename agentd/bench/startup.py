@@ -47,8 +47,14 @@ def run(rounds: int = 5) -> dict[str, Any]:
     memory = {name: statistics.median(s.bytes for s in found) for name, found in samples.items()}
     return {
         "rounds": rounds,
-        "agentd": {"first_answer_s": round(seconds["agentd"], 3), "rss_mib": round(memory["agentd"] / 2**20, 1)},
-        "bare_sdk": {"first_answer_s": round(seconds["bare"], 3), "rss_mib": round(memory["bare"] / 2**20, 1)},
+        "agentd": {
+            "first_answer_s": round(seconds["agentd"], 3),
+            "rss_mib": round(memory["agentd"] / 2**20, 1),
+        },
+        "bare_sdk": {
+            "first_answer_s": round(seconds["bare"], 3),
+            "rss_mib": round(memory["bare"] / 2**20, 1),
+        },
         "time_ratio": round(seconds["agentd"] / seconds["bare"], 2),
         "memory_ratio": round(memory["agentd"] / memory["bare"], 2),
     }
@@ -77,7 +83,11 @@ def _agentd_server() -> Sample:
 def _process(command: list[str], env: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
     started = time.perf_counter()
     process = subprocess.Popen(
-        command, env={**os.environ, **env}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command,
+        env={**os.environ, **env},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     try:
         yield process, started

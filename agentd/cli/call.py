@@ -16,6 +16,8 @@ from agentd.errors import InputError, NeedsApproval
 
 __all__ = ["call", "run", "runs", "tools"]
 
+WIDEST = 5  # columns a terminal has room for; --json has all of them
+
 
 @click.command()
 @click.argument("tool")
@@ -234,7 +236,7 @@ def _print_answer(answer: Any) -> None:
     show.facts(simple)
     for name, value in answer.items():
         if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-            columns = [key for key in value[0] if not isinstance(value[0][key], (dict, list))]
+            columns = [key for key in value[0] if not isinstance(value[0][key], (dict, list))][:WIDEST]
             show.console.print(f"\n[bold]{name}[/]")
             show.table(columns, [[str(item.get(c, ""))[:160] for c in columns] for item in value], empty="")
         elif isinstance(value, (dict, list)) and value:

@@ -130,7 +130,13 @@ def _policy(config: Config) -> Finding:
 
 
 def _models(config: Config) -> Finding:
-    missing = sorted({m.key_env for m in config.models if m.key_env and not os.environ.get(m.key_env)})
+    from agentd.router.providers import with_provider
+
+    try:
+        models = [with_provider(model, Plugins.open(config.roots)) for model in config.models]
+    except AgentdError as error:
+        return Finding("endpoints", False, str(error), "Mend that entry of agentd.toml")
+    missing = sorted({m.key_env for m in models if m.key_env and not os.environ.get(m.key_env)})
     found = (
         f"{len(config.models)} in agentd.toml"
         if config.models

@@ -72,7 +72,7 @@ def build(recipes: tuple[str, ...], compile_: bool) -> None:
                     lock,
                     lambda e: status.update(f"{name}: {show.progress_line(e)}"),
                     compile_bytecode=compile_,
-                )  # noqa: B023
+                )
             )
         show.errors.print(f"[green]✓[/] {name}")
 

@@ -46,9 +46,7 @@ TOKEN_FILE = "service-token"
 class Building(Protocol):
     """Where a recipe's interpreter comes from."""
 
-    async def python(
-        self, recipe: Path, digest: str, report: Callable[[Mapping[str, Any]], None]
-    ) -> Path:
+    async def python(self, recipe: Path, digest: str, report: Callable[[Mapping[str, Any]], None]) -> Path:
         """The interpreter for `recipe`, its environment built first if need be; `report` is told of progress.
 
         Raises `Conflict` when that environment is not the one of `digest`.
@@ -200,18 +198,13 @@ class Jobs:
         self._end(self.row(job_id), "fail", reason)
 
     async def recover(self) -> None:
-        """Take up every job that was alive when the last daemon ended; what runs keeps its place first."""
+        """Watch what was launched and has not ended; what was being prepared is queued again."""
         self._sweep()
-        live = self._table.list(state="live", limit=10_000)
-        for row in live:
+        for row in self._table.list(state="live", limit=10_000):
             if row.state == "running":
                 await self._adopt(row)
-        for row in live:
-            if row.state == "preparing":
+            elif row.state == "preparing":
                 self._move(row, "requeue")
-                self.start(row.id)
-            elif row.state == "waiting_approval" and (approval := self._approvals.of_job(row.id)):
-                self._on_decided(approval)  # it may have been answered just before the end
 
     async def aclose(self) -> None:
         """Stop watching. Running jobs go on without us and are adopted at the next start."""
@@ -241,7 +234,7 @@ class Jobs:
 
     def _on_decided(self, approval: Approval) -> None:
         row = self.row(approval.job)
-        if row.state != "waiting_approval" or approval.state == "pending":
+        if row.state != "waiting_approval":
             return
         if approval.state == "approved":
             self._move(row, "approve", decided_by=approval.decided_by)

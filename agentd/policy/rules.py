@@ -38,7 +38,7 @@ class Rule(Strict):
     arguments: dict[str, str] = Field({}, description="argument name -> pattern of its value")
     read_only: bool | None = None
     open_world: bool | None = None
-    usd: str = Field("", description='quoted cost ceiling, as "<= 0.50"')
+    usd: str = Field("", description='the most it may cost (price of its wall clock limit), as "<= 0.50"')
     hours: str = Field("", description="wall clock limit in hours")
     gpu_hours: str = ""
     remaining_usd: str = Field("", description="what the day's budget still holds")

@@ -151,8 +151,8 @@ class _Handlers:
     @contextlib.asynccontextmanager
     async def _reporting(self, ctx: Context, arguments: Mapping[str, Any]) -> AsyncGenerator[None, None]:
         """While a call about a job goes on, pass on the job's progress; the SDK drops it if nobody asked."""
-        job_id = arguments.get("job_id")
-        if not isinstance(job_id, str):
+        job_id = arguments.get("job")
+        if not isinstance(job_id, str) or not job_id.startswith("job-"):
             yield
             return
         reporter = asyncio.create_task(self._report(ctx, job_id))

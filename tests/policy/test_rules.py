@@ -119,7 +119,7 @@ def test_a_shipped_rule_set_loads_and_says_what_it_is_for(name: str) -> None:
     shipped = load_rules(bundled_root() / f"policies/{name}.yaml")
     assert shipped.name == name
     assert shipped.description
-    assert decide(shipped, call(read_only=True, launches=False)).effect == "allow"
+    assert decide(shipped, call(tool="job_status", read_only=True, launches=False)).effect == "allow"
 
 
 def test_the_default_rules_ask_about_training_and_about_money() -> None:

@@ -48,7 +48,7 @@ async def finetune(
 
 
 @tool(title="Wait for a job", result=JobView, read_only=True)
-async def job_wait(ctx: Context, *, job_id: str, max_s: float = 45) -> None:
+async def job_wait(ctx: Context, *, job: str, max_s: float = 45) -> None:
     """Wait until a job has ended, at most `max_s` seconds."""
 
 
@@ -149,7 +149,7 @@ class FakeCalls:
             case "finetune":
                 return self._jobs.stories["job-1"][0]
             case "job_wait":
-                return await self._jobs.wait(given["job_id"], given["max_s"])
+                return await self._jobs.wait(given["job"], given["max_s"])
             case "overspend":
                 raise OverBudget("Today's budget of $10.00 has no room for $12.00", hint="Raise it or wait.")
             case "hang":

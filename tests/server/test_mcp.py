@@ -176,7 +176,7 @@ async def test_waiting_reports_rising_progress(connect: Connect) -> None:
         seen.append((progress, total, message))
 
     async with connect() as client:
-        result = await client.call_tool("job_wait", {"job_id": "job-1"}, progress_callback=on_progress)
+        result = await client.call_tool("job_wait", {"job": "job-1"}, progress_callback=on_progress)
     assert (result.structured_content or {})["state"] == "succeeded"
     figures = [progress for progress, _, _ in seen]
     assert figures == sorted(set(figures))
@@ -185,7 +185,7 @@ async def test_waiting_reports_rising_progress(connect: Connect) -> None:
 
 async def test_waiting_without_a_progress_token_just_answers(connect: Connect) -> None:
     async with connect() as client:
-        result = await client.call_tool("job_wait", {"job_id": "job-1", "max_s": 0})
+        result = await client.call_tool("job_wait", {"job": "job-1", "max_s": 0})
     assert (result.structured_content or {})["result"] == {"loss": 0.5}
     assert 'result: {"loss":0.5}' in text_of(result)
 
@@ -195,7 +195,7 @@ async def test_progress_of_an_unknown_job_is_only_a_tool_error(connect: Connect)
         raise AssertionError
 
     async with connect() as client:
-        result = await client.call_tool("job_wait", {"job_id": "job-2"}, progress_callback=on_progress)
+        result = await client.call_tool("job_wait", {"job": "job-2"}, progress_callback=on_progress)
     assert (result.meta or {})[ERROR_META]["code"] == "not_found"
 
 

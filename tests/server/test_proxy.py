@@ -139,7 +139,7 @@ async def test_an_ide_works_through_it(daemon: Any, era: str, tmp_path: Path) ->
     async with Client(server, mode=era) as client:
         names = {tool.name for tool in (await client.list_tools()).tools}
         said = await client.call_tool("echo", {"text": "Grüße"})
-        waited = await client.call_tool("job_wait", {"job_id": "job-1"}, progress_callback=on_progress)
+        waited = await client.call_tool("job_wait", {"job": "job-1"}, progress_callback=on_progress)
         catalog = await client.read_resource("agentd://catalog")
     assert "finetune" in names
     assert (said.structured_content or {})["text"] == "Grüße"

@@ -91,7 +91,7 @@ def test_the_month_limits_what_the_day_would_allow(
     ledger.settle(ledger.reserve("job", "job-1", "ada", 1_000), 1_000)
     monkeypatch.setattr(Store, "now", staticmethod(lambda: 1_793_600_000.0))  # a day later
     assert ledger.remaining() == MONTH - DAY
-    with pytest.raises(OverBudget, match=r"this month's budget .* per_month_usd"):
+    with pytest.raises(OverBudget, match=r"this month's budget .*per_month_usd"):
         ledger.reserve("job", "job-2", "ada", 501)
     monkeypatch.setattr(Store, "now", staticmethod(lambda: 1_796_200_000.0))  # in December
     assert ledger.remaining() == DAY

@@ -439,7 +439,7 @@ def save(model: Any, tokenizer: Any, recipe: Recipe, folder: Path) -> None:
         tokenizer.save_pretrained(folder)
         return
     model.peft_config["default"].base_model_name_or_path = recipe.base
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_embedding_layers=False)  # "auto" would ask the hub for the base's name
     (folder / "README.md").unlink(missing_ok=True)
 
 

@@ -101,7 +101,7 @@ def bell(starts: str = "", idle_stop_s: float = 600.0, broken: bool = False) -> 
         spec={"starts": starts, "broken": broken},
         quote=Quote(),
         timeout_s=600.0,
-        service=ServiceSpec(serves=("bell",), ready_within_s=20.0, idle_stop_s=idle_stop_s),
+        service=ServiceSpec(serves=("chime",), ready_within_s=20.0, idle_stop_s=idle_stop_s),
     )
 
 
@@ -114,7 +114,7 @@ async def hang_bell(
 
 
 async def _bell(ctx: Context, starts: str, broken: bool = False) -> ServiceView:
-    service = await ctx.services.ensure("the bell", bell(starts, broken=broken))
+    service = await ctx.services.ensure("bell", bell(starts, broken=broken))
     if service is None:
         raise Unavailable("The bell is being hung", retry_after_s=0.1)
     return service
