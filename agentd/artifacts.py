@@ -5,7 +5,6 @@ A folder is complete before it gets its name, and never changes afterwards.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -48,9 +47,15 @@ class Artifacts:
         if not target.exists():
             self._place(path, target)
         artifact = Artifact(
-            id=f"{kind}-{digest[:12]}-{name}", kind=kind, name=name, digest=digest, path=target,
-            size_bytes=_size(target), meta=dict(meta or {}), parents=tuple(parents),
-        )  # fmt: skip
+            id=f"{kind}-{digest[:12]}-{name}",
+            kind=kind,
+            name=name,
+            digest=digest,
+            path=target,
+            size_bytes=_size(target),
+            meta=dict(meta or {}),
+            parents=tuple(parents),
+        )
         self._table.add(artifact)
         self._journal.append("artifact.added", artifact.id, "daemon", digest=digest, parents=list(parents))
         return artifact
@@ -68,14 +73,14 @@ class Artifacts:
     def _place(self, path: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.is_relative_to(self._movable):
-            os.rename(path, target)
+            path.rename(target)
             return
         waiting = target.with_name(f".{new_id('part')}")
         if path.is_dir():
             shutil.copytree(path, waiting)
         else:
             shutil.copy2(path, waiting)
-        os.rename(waiting, target)
+        waiting.rename(target)
 
 
 def _size(path: Path) -> int:

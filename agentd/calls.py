@@ -47,9 +47,18 @@ __all__ = ["Calls"]
 ANSWER_WITHIN_S = 1.5
 RESTART_PAUSE_S = 20.0
 APPROVED = (
-    "recipe", "recipe_digest", "environment", "input_digests", "spec", "env", "needs", "gateway",
-    "timeout_s", "max_micro_usd", "service",
-)  # fmt: skip
+    "recipe",
+    "recipe_digest",
+    "environment",
+    "input_digests",
+    "spec",
+    "env",
+    "needs",
+    "gateway",
+    "timeout_s",
+    "max_micro_usd",
+    "service",
+)
 """What of a launch an approval is bound to."""
 
 log = logging.getLogger(__name__)
@@ -131,7 +140,7 @@ class Calls:
         await asyncio.gather(*admissions, return_exceptions=True)
 
     def recover(self) -> None:
-        """Go on with the calls that the last daemon had accepted, or a person answered, just before its end."""
+        """Go on with the calls that were accepted or answered just before the last daemon ended."""
         for row in self._table.list(state="queued", limit=10_000):
             approval = self._approvals.of_job(row.id)
             if approval is None:
@@ -189,18 +198,27 @@ class Calls:
         self._approvals.refuse_if_denied(digest)
         with self._store.transaction():
             row = self._table.add(
-                tool=tool.name, title=tool.title, state="waiting_approval", principal=caller.principal,
-                surface=caller.surface, cwd=str(caller.cwd), arguments=arguments, quote=Quote().model_dump(), digest=digest,
-            )  # fmt: skip
+                tool=tool.name,
+                title=tool.title,
+                state="waiting_approval",
+                principal=caller.principal,
+                surface=caller.surface,
+                cwd=str(caller.cwd),
+                arguments=arguments,
+                quote=Quote().model_dump(),
+                digest=digest,
+            )
             self._remember(key, tool.name, arguments, row)
             facts = {"tool": tool.name, "arguments": arguments, "why": decision.why}
             approval = self._approvals.record(
                 decision, job=row.id, action=tool.title, digest=digest, facts=facts, by=caller.principal
             )
         return NeedsApproval(
-            f"{tool.title}: a person has to approve this ({decision.why})", job_id=row.id, approval_id=approval.id,
+            f"{tool.title}: a person has to approve this ({decision.why})",
+            job_id=row.id,
+            approval_id=approval.id,
             hint=f"Approve with 'agentd approve {approval.id}'; it is then carried out as {row.id}",
-        )  # fmt: skip
+        )
 
     def _decide(
         self,
@@ -213,13 +231,20 @@ class Calls:
         """What the rules say. Raises `Denied`, and journals it."""
         most = self._prices.of(self._offer.accelerator, launch.timeout_s) if launch else 0
         call = Call(
-            tool=tool.name if tool else name, arguments=dict(arguments), principal=caller.principal,
-            surface=caller.surface, read_only=bool(tool and tool.read_only), open_world=bool(tool and tool.open_world),
-            launches=launch is not None, quote=launch.quote if launch else Quote(), max_micro_usd=most,
-            hours=launch.timeout_s / 3600 if launch else 0.0, remaining_micro_usd=self._ledger.remaining(),
+            tool=tool.name if tool else name,
+            arguments=dict(arguments),
+            principal=caller.principal,
+            surface=caller.surface,
+            read_only=bool(tool and tool.read_only),
+            open_world=bool(tool and tool.open_world),
+            launches=launch is not None,
+            quote=launch.quote if launch else Quote(),
+            max_micro_usd=most,
+            hours=launch.timeout_s / 3600 if launch else 0.0,
+            remaining_micro_usd=self._ledger.remaining(),
             time=datetime.datetime.now().astimezone().time(),
             price_known=self._prices.known(self._offer.accelerator),
-        )  # fmt: skip
+        )
         decision = decide(self._rules, call)
         if decision.effect == "deny":
             self._journal.append(
@@ -247,18 +272,31 @@ class Calls:
             )
         recipe = self._offer.plugins.find("tools", f"recipes/{launch.recipe}.py")
         stored = {
-            **asdict(launch), "inputs": {k: str(v) for k, v in launch.inputs.items()}, "needs": list(launch.needs),
-            "service": launch.service.model_dump() if launch.service else None, "quote": None,
-            "spec": dict(launch.spec), "env": dict(launch.env), "recipe_path": str(recipe),
-            "recipe_digest": digest_file(recipe), "max_micro_usd": most,
-        }  # fmt: skip
+            **asdict(launch),
+            "inputs": {k: str(v) for k, v in launch.inputs.items()},
+            "needs": list(launch.needs),
+            "service": launch.service.model_dump() if launch.service else None,
+            "quote": None,
+            "spec": dict(launch.spec),
+            "env": dict(launch.env),
+            "recipe_path": str(recipe),
+            "recipe_digest": digest_file(recipe),
+            "max_micro_usd": most,
+        }
         with self._store.transaction():
             row = self._table.add(
-                tool=name, title=launch.title, state="queued", principal=caller.principal, surface=caller.surface,
-                cwd=str(caller.cwd), arguments=arguments, launch=stored, quote=launch.quote.model_dump(),
+                tool=name,
+                title=launch.title,
+                state="queued",
+                principal=caller.principal,
+                surface=caller.surface,
+                cwd=str(caller.cwd),
+                arguments=arguments,
+                launch=stored,
+                quote=launch.quote.model_dump(),
                 timing_key=str(launch.spec.get("timing_key", "")),
                 serves=list(launch.service.serves) if launch.service else None,
-            )  # fmt: skip
+            )
             self._remember(key, name, arguments, row)
             self._journal.append("job.queued", row.id, caller.principal, tool=name, surface=caller.surface)
         self._admit_later(row.id)
@@ -267,10 +305,16 @@ class Calls:
     def _remember(self, key: str, name: str, arguments: Mapping[str, Any], row: JobRow) -> None:
         """Let `key` stand for this call from now on."""
         if key:
-            self._store.insert("keys", {
-                "principal": row.principal, "key": key, "job": row.id, "at": self._store.now(),
-                "call": digest_value([name, arguments]),
-            })  # fmt: skip
+            self._store.insert(
+                "keys",
+                {
+                    "principal": row.principal,
+                    "key": key,
+                    "job": row.id,
+                    "at": self._store.now(),
+                    "call": digest_value([name, arguments]),
+                },
+            )
 
     def _admit_later(self, job_id: str) -> None:
         task = asyncio.create_task(self._admit(job_id), name=f"admit {job_id}")
@@ -305,10 +349,16 @@ class Calls:
         caller = Caller(row.principal, "operate", row.surface, row.cwd, is_agent=True)
         decision = self._decide(self.tools.get(row.tool), row.arguments, caller, _launch_of(row), row.tool)
         facts = {
-            "tool": row.tool, "title": row.title, "arguments": row.arguments, "quote": row.quote.model_dump(),
-            "max_micro_usd": launch["max_micro_usd"], "timeout_s": launch["timeout_s"], "inputs": inputs,
-            "environment": environment, "why": decision.why,
-        }  # fmt: skip
+            "tool": row.tool,
+            "title": row.title,
+            "arguments": row.arguments,
+            "quote": row.quote.model_dump(),
+            "max_micro_usd": launch["max_micro_usd"],
+            "timeout_s": launch["timeout_s"],
+            "inputs": inputs,
+            "environment": environment,
+            "why": decision.why,
+        }
         with self._store.transaction():
             self._table.update(row.id, launch=launch, digest=digest)
             approval = self._approvals.record(
@@ -345,7 +395,7 @@ class Calls:
     # --- services ---------------------------------------------------------------------------
 
     async def ensure(self, name: str, launch: Launch, caller: Caller) -> ServiceView | None:
-        """The service `name`; launched when there is none. None while it starts. Raises what keeps it down."""
+        """The service `name`, launched when there is none; None while it starts. Raises what stops it."""
         if launch.service is None:
             raise InputError(f"The launch of {name!r} has no service to keep")
         found = self._jobs.service(name)
@@ -385,8 +435,11 @@ def _answer_of(tool: Tool, job: JobView) -> BaseModel:
         kind = Denied if job.state == "cancelled" else AgentdError
         raise kind(f"{tool.title} ({job.id}) {job.state}: {job.reason}")
     raise NeedsApproval(
-        f"{tool.title}: a person has to approve this", job_id=job.id, approval_id=job.approval or "", hint=job.next
-    )  # fmt: skip
+        f"{tool.title}: a person has to approve this",
+        job_id=job.id,
+        approval_id=job.approval or "",
+        hint=job.next,
+    )
 
 
 def _plain(value: Any) -> dict[str, Any]:

@@ -31,16 +31,16 @@ class ServerConfig(Section):
     """Where the daemon listens. Anything but loopback also needs `hosts`."""
 
     host: str = "127.0.0.1"
-    port: int = Field(8731, ge=0, le=65535, description="0 picks a free port")
-    hosts: tuple[str, ...] = Field((), description="extra Host headers that are answered")
-    origins: tuple[str, ...] = Field((), description="browser origins that are answered")
+    port: int = Field(default=8731, ge=0, le=65535, description="0 picks a free port")
+    hosts: tuple[str, ...] = Field(default=(), description="extra Host headers that are answered")
+    origins: tuple[str, ...] = Field(default=(), description="browser origins that are answered")
 
 
 class Budget(Section):
     """What may be spent, tokens and jobs together. None is no limit."""
 
-    per_day_usd: float | None = Field(10.0, ge=0)
-    per_month_usd: float | None = Field(100.0, ge=0)
+    per_day_usd: float | None = Field(default=10.0, ge=0)
+    per_month_usd: float | None = Field(default=100.0, ge=0)
 
 
 class RecipeConfig(Section):
@@ -55,16 +55,18 @@ class Config(Section):
     state_dir: Path = Field(description="database, artifacts, attempts; one daemon at a time")
     cache_dir: Path = Field(description="recipe environments and downloads; may be shared and deleted")
     roots: tuple[Path, ...] = Field(
-        (), description="your own folders with tools/, policies/, adapters/, evals/"
+        default=(), description="your own folders with tools/, policies/, adapters/, evals/"
     )
-    policy: str = Field("default", description="a rule set: a name in policies/ or a path")
-    prices: str = Field("prices", description="a dated price table: a name in policies/ or a path")
-    max_jobs: int = Field(1, ge=1, description="jobs that run at once; services do not count")
-    approval_hours: float = Field(72.0, gt=0, description="an unanswered question expires after this long")
-    offline: bool = Field(False, description="never ask a package index or a model hub")
+    policy: str = Field(default="default", description="a rule set: a name in policies/ or a path")
+    prices: str = Field(default="prices", description="a dated price table: a name in policies/ or a path")
+    max_jobs: int = Field(default=1, ge=1, description="jobs that run at once; services do not count")
+    approval_hours: float = Field(
+        default=72.0, gt=0, description="an unanswered question expires after this long"
+    )
+    offline: bool = Field(default=False, description="never ask a package index or a model hub")
     server: ServerConfig = ServerConfig()
     budget: Budget = Budget()
-    models: tuple[Model, ...] = Field((), description="catalog entries, above all API endpoints")
+    models: tuple[Model, ...] = Field(default=(), description="catalog entries, above all API endpoints")
     recipes: dict[str, RecipeConfig] = {}
 
     @field_validator("state_dir", "cache_dir", "roots", mode="after")

@@ -60,8 +60,9 @@ class Context:
 
     def __init__(self, calls: Calling, offer: Offer, jobs: Jobs, caller: Caller) -> None:
         self.principal, self.surface, self.cwd = caller.principal, caller.surface, caller.cwd
-        self.artifacts, self.reports, self.plugins = offer.artifacts, offer.reports, offer.plugins
-        self.accelerator, self.jobs = offer.accelerator, jobs
+        self.artifacts, self.reports, self.accelerator = offer.artifacts, offer.reports, offer.accelerator
+        self.plugins: sdk.Plugins = offer.plugins
+        self.jobs: sdk.Jobs = jobs
         self.catalog: sdk.Catalog = offer.catalog_for(caller.principal)
         self.services: sdk.Services = _Services(calls, jobs, caller)
         self.plans: sdk.Plans = _Plans(offer.runs, caller)
@@ -125,8 +126,10 @@ class _Services:
                     service.url + path, json=dict(body), headers={"Authorization": f"Bearer {service.token}"}
                 )
         except httpx.HTTPError as error:
-            raise Unavailable(f"The {service.name} ({service.job_id}) does not answer: {error or type(error).__name__}",
-                              hint=f"See: agentd jobs {service.job_id} --logs") from error  # fmt: skip
+            raise Unavailable(
+                f"{service.name} ({service.job_id}) does not answer: {str(error) or type(error).__name__}",
+                hint=f"See: agentd jobs {service.job_id} --logs",
+            ) from error
         try:
             answer = response.json()
         except ValueError:

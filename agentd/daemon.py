@@ -49,7 +49,9 @@ CARETAKER_EVERY_S = 30.0
 
 
 class Daemon:
-    """Everything behind the server (`agentd.server.ports.Kernel`). Raises `Busy` when the state directory is taken.
+    """Everything behind the server (`agentd.server.ports.Kernel`).
+
+    Raises `Busy` when another daemon holds the state directory.
 
     Two tokens lie in the state directory, readable by its owner only: ``owner-token`` is the
     person's, ``agent-token`` is what MCP clients are given, and cannot approve.
@@ -85,22 +87,46 @@ class Daemon:
         table = JobTable(self.store)
         places = Places(attempts, artifacts, config.cache_dir, f"{url}/v1", config.offline)
         self.jobs = Jobs(
-            self.store, table, self.approvals, self.ledger, self.journal, self.changes,
-            _Building(self.environments), places, price=self._price, job_token=self._job_token,
+            self.store,
+            table,
+            self.approvals,
+            self.ledger,
+            self.journal,
+            self.changes,
+            _Building(self.environments),
+            places,
+            price=self._price,
+            job_token=self._job_token,
             max_jobs=config.max_jobs,
-        )  # fmt: skip
+        )
         configured = [with_provider(model, self.plugins) for model in config.models]
         self._catalog = Catalog(CatalogTable(self.store), self.journal, configured)
         self._dispatch = Dispatch(self._catalog, _Serving(self.jobs), self.ledger, self.requests)
         self.catalog = self._catalog_for("daemon")
         offer = Offer(
-            self.artifacts, self._catalog_for, self._price, self.reports, self.plugins, self.accelerator,
-            artifacts, self.state_dir / "data", self.state_dir / "scratch",
-        )  # fmt: skip
+            self.artifacts,
+            self._catalog_for,
+            self._price,
+            self.reports,
+            self.plugins,
+            self.accelerator,
+            artifacts,
+            self.state_dir / "data",
+            self.state_dir / "scratch",
+        )
         self.calls = Calls(
-            self.plugins.tools(), offer, self.store, table, self.jobs, self.approvals, self.ledger, self.journal,
-            self.rules, self.prices, _Building(self.environments),
-        )  # fmt: skip
+            self.plugins.tools(),
+            offer,
+            self.store,
+            table,
+            self.jobs,
+            self.approvals,
+            self.ledger,
+            self.journal,
+            self.rules,
+            self.prices,
+            _Building(self.environments),
+        )
         self.runs = Runs(RunTable(self.store), self.calls, self.jobs, self.journal, self.changes)
         offer.runs = self.runs
         self._caretaker: asyncio.Task[None] | None = None
@@ -246,6 +272,6 @@ def _write_whole(path: Path, text: str) -> None:
     """Replace a file that only the owner may read."""
     waiting = path.with_name(f".{path.name}.part")
     waiting.unlink(missing_ok=True)
-    with open(os.open(waiting, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(waiting, path)
+    waiting.touch(mode=0o600, exist_ok=False)
+    waiting.write_text(text, encoding="utf-8")
+    waiting.replace(path)

@@ -83,11 +83,11 @@ def _line(node: yaml.Node | None, place: tuple[int | str, ...]) -> int | None:
     line = node.start_mark.line + 1 if node else None
     for part in place:
         if isinstance(node, yaml.MappingNode):
-            found = next(((k, v) for k, v in node.value if k.value == part), None)
+            found: Any = next(((k, v) for k, v in node.value if k.value == part), None)
             if found is None:
                 return line
             line, node = found[0].start_mark.line + 1, found[1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
+            item: Any = node.value[part]
+            line, node = item.start_mark.line + 1, item
     return line

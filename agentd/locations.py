@@ -40,7 +40,7 @@ def cache_dir(env: Mapping[str, str] = os.environ) -> Path:
 
 
 def read_address(state: Path) -> dict[str, Any] | None:
-    """``{"url", "pid", "version"}`` of the daemon of this state directory; None when none has said where it is."""
+    """``{"url", "pid", "version"}`` of this state directory's daemon; None when none has said where it is."""
     try:
         return json.loads((state / ADDRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError):

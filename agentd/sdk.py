@@ -95,7 +95,7 @@ class Quote(Record):
 class ServiceSpec(Record):
     """How a launched recipe is kept as a service: it listens on ``spec['port']`` of loopback."""
 
-    health: str = Field("/health", description="path answering 200 once ready")
+    health: str = Field(default="/health", description="path answering 200 once ready")
     serves: tuple[str, ...] = Field(default=(), description="names of catalog models answered here")
     ready_within_s: float = 600.0
     idle_stop_s: float = Field(default=1800.0, description="stopped after this long without a request")

@@ -21,7 +21,7 @@ Until = Callable[..., Awaitable[JobView]]
 
 
 class Boot:
-    """``await boot(policy=…)`` starts a daemon, ``await boot.stop(daemon)`` ends it and leaves its jobs running."""
+    """``await boot(policy=…)`` starts a daemon; ``await boot.stop(daemon)`` ends it, and its jobs go on."""
 
     def __init__(self, config: Callable[..., Config]) -> None:
         self._config = config

@@ -53,12 +53,12 @@ def started(path: Path) -> int:
 
 
 async def test_an_unknown_tool_is_answered_with_the_nearest_name(daemon: Daemon, agent: Caller) -> None:
-    with pytest.raises(NotFound, match="There is no tool 'wrok'. Did you mean 'work'"):
+    with pytest.raises(NotFound, match=r"There is no tool 'wrok'. Did you mean 'work'"):
         await daemon.calls.call("wrok", {}, agent)
 
 
 async def test_an_unknown_argument_is_answered_with_the_nearest_name(daemon: Daemon, agent: Caller) -> None:
-    with pytest.raises(InputError, match="work cannot be called like this: txt: .*Did you mean 'text'"):
+    with pytest.raises(InputError, match=r"work cannot be called like this: txt: .*Did you mean 'text'"):
         await daemon.calls.call("work", {"txt": "x"}, agent)
 
 
@@ -70,7 +70,9 @@ async def test_every_wrong_argument_is_named_at_once(daemon: Daemon, agent: Call
         await daemon.calls.call("say", {}, agent)
 
 
-async def test_a_file_is_checked_before_anybody_is_asked(asking: Daemon, agent: Caller, tmp_path: Path) -> None:
+async def test_a_file_is_checked_before_anybody_is_asked(
+    asking: Daemon, agent: Caller, tmp_path: Path
+) -> None:
     (tmp_path / "train.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(DataError, match=r"train\.jsonl:1: holds nothing. Write something"):
         await launched(asking, agent, path="train.jsonl")
@@ -114,7 +116,9 @@ async def test_a_call_that_launches_gives_a_handle_then_a_result_and_an_artifact
     assert daemon.journal.verify().ok
 
 
-async def test_wall_times_of_succeeded_jobs_are_kept_for_the_next_quote(daemon: Daemon, agent: Caller) -> None:
+async def test_wall_times_of_succeeded_jobs_are_kept_for_the_next_quote(
+    daemon: Daemon, agent: Caller
+) -> None:
     for behaviour in ("write", "refuse"):
         await daemon.jobs.settled((await launched(daemon, agent, behaviour=behaviour)).id)
     assert len(daemon.jobs.seconds_of("work", "work")) == 1

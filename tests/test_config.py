@@ -92,6 +92,6 @@ def test_a_server_that_is_no_table_is_refused(env: dict[str, str], tmp_path: Pat
 
 def test_broken_toml_and_a_missing_file_are_told_apart(env: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"not valid TOML.*line 2"):
-        load_config(written(tmp_path, 'offline = true\npolicy = ]\nx = 1\n'), env)
+        load_config(written(tmp_path, "offline = true\npolicy = ]\nx = 1\n"), env)
     with pytest.raises(InputError, match=r"nowhere\.toml' cannot be read"):
         load_config(tmp_path / "nowhere.toml", env)

@@ -74,7 +74,9 @@ def test_a_file_that_does_not_load_is_reported_and_the_others_load(
 @pytest.mark.anyio
 async def test_two_roots_with_files_of_one_name_share_nothing(tmp_path: Path) -> None:
     roots = [
-        root_with(tmp_path / name, **{name: TOOL.format(name=name, text=name), "shared": f"ANSWER = '{name} '"})
+        root_with(
+            tmp_path / name, **{name: TOOL.format(name=name, text=name), "shared": f"ANSWER = '{name} '"}
+        )
         for name in ("first", "second")
     ]
     tools = Plugins.open(tuple(roots)).tools()

@@ -170,9 +170,12 @@ async def baseline(
     embedder: Annotated[
         str, Field(description="embedding model of the catalog; empty for TF-IDF alone")
     ] = EMBEDDER,
+    patterns: Annotated[
+        bool, Field(description="also find values by rules learned from shape and surrounding words")
+    ] = False,
     limit: Annotated[int, Field(ge=0, description="only the first so many rows; 0 for all")] = 0,
 ) -> Launch:
-    """Answer a suite with linear heads and learned patterns, in about a minute: the rung below a fine-tune.
+    """Answer a suite with linear heads and a lexicon, in about a minute: the rung below a fine-tune.
 
     Fits on a training set whose answers are flat JSON objects or plain labels, and saves a report of the
     model "linear-head". Compare a fine-tune with it before paying for one: where this is as good, use this.
@@ -205,8 +208,8 @@ async def baseline(
     return Launch(
         recipe="fit_baseline",
         title=f"Baseline for {found.name} from {path.name}",
-        spec=_scoring(found, model="linear-head", label="")
-        | {"limit": limit, "seed": 0, "timing_key": key, "dataset": artifact.id if artifact else str(path)},
+        spec=_scoring(found, model="linear-head", label="patterns" if patterns else "lexicon")
+        | {"limit": limit, "seed": 0, "patterns": patterns, "timing_key": key, "dataset": artifact.id if artifact else str(path)},
         inputs=inputs,
         quote=Quote(
             seconds=round(seconds, 1),

@@ -26,7 +26,7 @@ CORE_FLOPS = 35e9
 # A guess for one data-centre GPU in bfloat16, a third of its peak; past jobs correct it.
 GPU_FLOPS = 100e12
 START_S = 40.0  # imports, loading, the probe, saving, and reading back for the parity check
-CHARACTERS_PER_TOKEN = 4.2
+CHARACTERS_PER_TOKEN = 3.7
 TEMPLATE_TOKENS = 5  # that a chat template puts around a message
 PROCESS_BYTES = 900 << 20  # interpreter, torch and the data set library
 
@@ -235,7 +235,7 @@ def measure(data: Dataset, epochs: float, batch_size: int, max_steps: int) -> Wo
         steps=min(steps, max_steps) if max_steps else steps,
         batch_size=min(batch_size, rows),
         row_tokens=row_tokens,
-        shared_tokens=len(shared) / CHARACTERS_PER_TOKEN + (2 * TEMPLATE_TOKENS if "\n" in shared else 0),
+        shared_tokens=len(shared) / CHARACTERS_PER_TOKEN + (TEMPLATE_TOKENS if "\n" in shared else 0),
         answer_tokens=answers / CHARACTERS_PER_TOKEN + TEMPLATE_TOKENS,
     )
 

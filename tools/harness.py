@@ -139,7 +139,7 @@ class _TaskLoader(yaml.SafeLoader):
     """The harness's YAML: ``!function`` names code, which is refused in `local_tasks`."""
 
 
-_TaskLoader.add_constructor("!function", lambda loader, node: {"!function": loader.construct_scalar(node)})
+_TaskLoader.add_constructor("!function", lambda loader, node: {"!function": node.value})
 
 
 def local_tasks(folder: Path) -> dict[str, str]:

@@ -97,18 +97,21 @@ def with_params(plan: Plan, given: Mapping[str, Any]) -> Plan:
 
 
 def check(plan: Plan, tools: Mapping[str, Tool], path: Path | str = "plan", source: str = "") -> None:
-    """Raises `DataError` for what can be seen before anything runs: ids, tools, arguments, references, cycles.
+    """Look at ids, tools, arguments, references and cycles before anything runs.
 
-    With `source`, the plan's text, the error names the line.
+    Raises `DataError`; with `source`, the plan's text, it names the line.
     """
     for index, step in enumerate(plan.steps):
         try:
             _check_step(plan, step, tools)
         except _Mistake as error:
             raise DataError(
-                path, error.message, field=".".join((f"steps.{index}({step.id})", *error.place)),
-                line=documents.line_of(source, "steps", index, *error.place), hint=error.hint,
-            ) from error  # fmt: skip
+                path,
+                error.message,
+                field=".".join((f"steps.{index}({step.id})", *error.place)),
+                line=documents.line_of(source, "steps", index, *error.place),
+                hint=error.hint,
+            ) from error
     try:
         list(graphlib.TopologicalSorter({s.id: s.dependencies() for s in plan.steps}).static_order())
     except graphlib.CycleError as error:
@@ -155,9 +158,10 @@ def _check_condition(when: str) -> None:
             readable = True
     if not readable:
         raise _Mistake(
-            f"cannot be read: {when!r}", "when",
+            f"cannot be read: {when!r}",
+            "when",
             hint='Write it as "${step.field} == value"; also !=, <, <=, >, >=, in, not in',
-        )  # fmt: skip
+        )
 
 
 def _where(step: Step, name: str) -> str:
@@ -167,7 +171,7 @@ def _where(step: Step, name: str) -> str:
 
 
 def fill(value: Any, results: Mapping[str, Any]) -> Any:
-    """`value` with every reference replaced by what `results` holds. Raises `InputError` for a missing field."""
+    """`value` with every reference replaced by what `results` holds. Raises `NotFound` for a missing one."""
     if isinstance(value, str):
         whole = _REFERENCE.fullmatch(value)
         if whole:
@@ -234,6 +238,6 @@ def _paths(value: Any) -> Iterator[str]:
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from _paths(item)
-    elif isinstance(value, Iterable) and value is not None:
+    elif isinstance(value, Iterable):
         for item in value:
             yield from _paths(item)

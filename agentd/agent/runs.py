@@ -74,9 +74,13 @@ class Runs:
         plan = plans.with_params(plans.parse_plan(source, path), params)
         plans.check(plan, self._calls.tools, path, source)
         run = self._table.add(
-            plan=plan.plan, source=source, params=plan.params,
-            principal=caller.principal, surface=caller.surface, cwd=str(caller.cwd),
-        )  # fmt: skip
+            plan=plan.plan,
+            source=source,
+            params=plan.params,
+            principal=caller.principal,
+            surface=caller.surface,
+            cwd=str(caller.cwd),
+        )
         self._journal.append("run.started", run.id, caller.principal, plan=plan.plan, params=plan.params)
         self._drive(run)
         return self.view(run.id)
@@ -147,12 +151,11 @@ class Runs:
 
     async def wait(self, run_id: str, max_s: float) -> dict[str, Any]:
         """The run once it has ended, or as it is after `max_s` seconds."""
-        view = self.view(run_id)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max_s):
-                async for view in self.follow(run_id):
+                async for _ in self.follow(run_id):
                     pass
-        return view
+        return self.view(run_id)
 
     async def aclose(self) -> None:
         """Stop driving; what is under way is durable and is taken up at the next start."""
@@ -224,7 +227,7 @@ class _Execution:
         failed = ""
         try:
             while True:
-                for step in self._ready(set(s.id for s in under_way.values())) if not failed else ():
+                for step in self._ready({s.id for s in under_way.values()}) if not failed else ():
                     under_way[asyncio.create_task(self._step(step))] = step
                 if not under_way:
                     return failed

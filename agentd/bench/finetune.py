@@ -62,8 +62,7 @@ def _job(client: Client, max_steps: int, name: str) -> tuple[Path, float]:
 
 def _ended(client: Client, view: dict[str, Any]) -> dict[str, Any]:
     if view["id"]:
-        for view in client.follow(f"/api/jobs/{view['id']}/follow"):
-            pass
+        *_, view = client.follow(f"/api/jobs/{view['id']}/follow")
     if view["state"] != "succeeded":
         raise RuntimeError(f"{view['title']} {view['state']}: {view['reason']}")
     return view

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,9 +23,15 @@ from agentd import locations
 __all__ = ["run"]
 
 HELLO = {
-    "jsonrpc": "2.0", "id": 1, "method": "initialize",
-    "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "bench", "version": "0"}},
-}  # fmt: skip
+    "jsonrpc": "2.0",
+    "id": 1,
+    "method": "initialize",
+    "params": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "bench", "version": "0"},
+    },
+}
 TOOLS = {"jsonrpc": "2.0", "id": 2, "method": "tools/list", "params": {}}
 GIVE_UP_S = 60.0
 
@@ -80,7 +86,7 @@ def _agentd_server() -> Sample:
 
 
 @contextmanager
-def _process(command: list[str], env: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[bytes], float]]:
+def _process(command: list[str], env: Mapping[str, str]) -> Generator[tuple[subprocess.Popen[bytes], float]]:
     started = time.perf_counter()
     process = subprocess.Popen(
         command,
@@ -112,9 +118,11 @@ def _first_answer(port: int, token: Any, path: str) -> None:
 def _post(port: int, path: str, message: Mapping[str, Any], token: str) -> None:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     headers = {
-        "Content-Type": "application/json", "Accept": "application/json, text/event-stream",
-        "MCP-Protocol-Version": "2025-11-25", **({"Authorization": f"Bearer {token}"} if token else {}),
-    }  # fmt: skip
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": "2025-11-25",
+        **({"Authorization": f"Bearer {token}"} if token else {}),
+    }
     try:
         connection.request("POST", path, body=json.dumps(message), headers=headers)
         response = connection.getresponse()

@@ -35,10 +35,16 @@ def approvals(approval_id: str | None, ask_: bool, json_: bool) -> None:
             ask(client, approval)
         return
     rows = [
-        (a["id"], a["action"], show.span((a["facts"].get("quote") or {}).get("seconds")),
-         show.money(a["facts"].get("max_micro_usd")), a["requested_by"], show.ago(a["created_at"]))
+        (
+            a["id"],
+            a["action"],
+            show.span((a["facts"].get("quote") or {}).get("seconds")),
+            show.money(a["facts"].get("max_micro_usd")),
+            a["requested_by"],
+            show.ago(a["created_at"]),
+        )
         for a in listed
-    ]  # fmt: skip
+    ]
     show.table(
         ["approval", "action", ">takes", ">at most", "asked by", "asked"],
         rows,

@@ -38,4 +38,4 @@ def bench(name: str | None, rounds: int | None, json_: bool) -> None:
     if json_:
         show.as_json(figures)
     else:
-        show.facts({key: value for key, value in figures.items()})
+        show.facts(figures)

@@ -185,7 +185,7 @@ def _arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """Numbers, true, false, null, ``[lists]`` and ``{mappings}`` are what they look like, the rest is text."""
+    """Numbers, true, false, null, ``[lists]`` and ``{mappings}`` are themselves, the rest is text."""
     with contextlib.suppress(ValueError):
         return json.loads(text, parse_constant=_no_constant)
     if text.lstrip().startswith(("[", "{")):

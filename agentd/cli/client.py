@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import click
+
 from agentd import __version__, locations
 from agentd.errors import (
     AgentdError,
@@ -24,7 +26,7 @@ from agentd.errors import (
     Unavailable,
 )
 
-__all__ = ["Client", "connect", "ensure_daemon", "stop_daemon"]
+__all__ = ["Client", "client_of", "connect", "ensure_daemon", "stop_daemon"]
 
 START_WITHIN_S = 30.0
 
@@ -59,14 +61,17 @@ def _alive(address: Mapping[str, Any]) -> bool:
 
 
 def _start(state: Path, quiet: bool) -> str:
-    """Start a daemon of its own session and wait until it answers. Raises `Unavailable` with its last words."""
+    """Start a daemon in a session of its own and wait for its answer; raises with its last words."""
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     log = state / "daemon.log"
     with log.open("ab") as out:
         daemon = subprocess.Popen(
             [sys.executable, "-P", "-m", "agentd", "serve"],
-            stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
     give_up = time.monotonic() + START_WITHIN_S
     while time.monotonic() < give_up:
         address = locations.read_address(state)
@@ -90,8 +95,15 @@ def _start(state: Path, quiet: bool) -> str:
 
 def connect() -> Client:
     """A client of this user's daemon, as the person who owns it."""
-    url, state = ensure_daemon()
-    return Client(url, (state / locations.OWNER_TOKEN).read_text(encoding="ascii").strip())
+    return client_of(*ensure_daemon())
+
+
+def client_of(url: str, state: Path) -> Client:
+    """A client of the daemon at `url`; closed when the command that asked for it ends."""
+    client = Client(url, (state / locations.OWNER_TOKEN).read_text(encoding="ascii").strip())
+    if command := click.get_current_context(silent=True):
+        command.call_on_close(client.close)
+    return client
 
 
 class Client:
@@ -103,6 +115,9 @@ class Client:
         self.url, self.token = url, token
         headers = {"Authorization": f"Bearer {token}"}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=60.0, trust_env=False)
+
+    def close(self) -> None:
+        self._http.close()
 
     def get(self, path: str, **query: Any) -> Any:
         return self._send("GET", path, params={k: v for k, v in query.items() if v is not None})

@@ -41,8 +41,13 @@ GATES = {
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default="build", show_default=True,
-              help="Where the report is written; the demo's daemon keeps its state in OUT/demo.")  # fmt: skip
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="build",
+    show_default=True,
+    help="Where the report is written; the demo's daemon keeps its state in OUT/demo.",
+)
 @click.option(
     "--yes", is_flag=True, help="Do not ask: the demo's own policy decides, and is recorded as policy:demo."
 )
@@ -121,15 +126,26 @@ def _report(client: Client, view: Mapping[str, Any], started: float) -> dict[str
     alias = next(a for a in client.call("list_models", {})["aliases"] if a["name"] == "tickets")
     seconds = (view["ended_at"] or time.time()) - view["created_at"]
     return {
-        "base": {"score": done["eval_base"]["score"], "constrained": done["eval_constrained"]["score"], "n": done["eval_base"]["n"]},
+        "base": {
+            "score": done["eval_base"]["score"],
+            "constrained": done["eval_constrained"]["score"],
+            "n": done["eval_base"]["n"],
+        },
         "baseline": {"score": done["baseline"]["score"]},
         "tuned": {"score": done["eval_tuned"]["score"], "n": done["eval_tuned"]["n"]},
         "compare": {name: done["compare"][name] for name in ("difference", "low", "high", "verdict")},
-        "compare_baseline": {name: done["compare_baseline"][name] for name in ("difference", "low", "high", "verdict")},
+        "compare_baseline": {
+            name: done["compare_baseline"][name] for name in ("difference", "low", "high", "verdict")
+        },
         "answers": [
             {
-                "question": answer["question"], "text": answer["text"], "abstained": answer["abstained"],
-                "citations": [{k: c[k] for k in ("source", "document", "page", "start", "end", "text")} for c in answer["citations"]],
+                "question": answer["question"],
+                "text": answer["text"],
+                "abstained": answer["abstained"],
+                "citations": [
+                    {k: c[k] for k in ("source", "document", "page", "start", "end", "text")}
+                    for c in answer["citations"]
+                ],
             }
             for answer in done["answers"]["items"]
         ],
@@ -142,7 +158,7 @@ def _report(client: Client, view: Mapping[str, Any], started: float) -> dict[str
         "run": view["id"],
         "seconds": round(seconds, 1),
         "watched_seconds": round(time.time() - started, 1),
-    }  # fmt: skip
+    }
 
 
 def _quantized(scheme: str, done: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,10 +166,13 @@ def _quantized(scheme: str, done: Mapping[str, Any]) -> dict[str, Any]:
     answer = done.get(asked or "")
     passed = done[gate]["verdict"] in ("better", "not_worse")
     return {
-        "scheme": scheme, "score": done[measured]["score"], "bytes": done[made]["bytes"],
-        "verdict": "accepted" if passed else "rejected", "compare": done[gate],
+        "scheme": scheme,
+        "score": done[measured]["score"],
+        "bytes": done[made]["bytes"],
+        "verdict": "accepted" if passed else "rejected",
+        "compare": done[gate],
         "served": bool(answer and answer["model"] == done[made]["model"]),
-    }  # fmt: skip
+    }
 
 
 def _rows(view: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -220,21 +239,31 @@ def _tell(report: Mapping[str, Any], view: Mapping[str, Any], costs: Mapping[str
 
 def _table(done: Mapping[str, Any], costs: Mapping[str, int]) -> list[tuple[Any, ...]]:
     sizes = {
-        "base": done["base"]["size_bytes"], "base_constrained": done["base"]["size_bytes"],
+        "base": done["base"]["size_bytes"],
+        "base_constrained": done["base"]["size_bytes"],
         "tuned": done["base"]["size_bytes"] + done["tune"]["size_bytes"],
-        "int8-w8a8-static": done.get("int8", {}).get("bytes"), "fp8-dynamic": done.get("fp8", {}).get("bytes"),
-    }  # fmt: skip
+        "int8-w8a8-static": done.get("int8", {}).get("bytes"),
+        "fp8-dynamic": done.get("fp8", {}).get("bytes"),
+    }
     verdicts = {
         "tuned": done["compare"]["verdict"] + " than the constrained base",
-        "int8-w8a8-static": done.get("gate_int8", {}).get("verdict"), "fp8-dynamic": done.get("gate_fp8", {}).get("verdict"),
-    }  # fmt: skip
+        "int8-w8a8-static": done.get("gate_int8", {}).get("verdict"),
+        "fp8-dynamic": done.get("gate_fp8", {}).get("verdict"),
+    }
     rows: list[tuple[Any, ...]] = []
     for variant, step in VARIANTS.items():
         if step in done:
             r = done[step]
-            rows.append((
-                variant, f"{r['score']:.3f}", f"{r['low']:.3f} to {r['high']:.3f}", r["n"],
-                show.bytes_(sizes[variant]) if sizes.get(variant) else "", f"{r['tokens_per_s']:.0f}" if r["tokens_per_s"] else "",
-                usd(costs[MADE_BY[variant]]) if MADE_BY.get(variant) in costs else "", verdicts.get(variant) or "",
-            ))  # fmt: skip
+            rows.append(
+                (
+                    variant,
+                    f"{r['score']:.3f}",
+                    f"{r['low']:.3f} to {r['high']:.3f}",
+                    r["n"],
+                    show.bytes_(sizes[variant]) if sizes.get(variant) else "",
+                    f"{r['tokens_per_s']:.0f}" if r["tokens_per_s"] else "",
+                    usd(costs[MADE_BY[variant]]) if MADE_BY.get(variant) in costs else "",
+                    verdicts.get(variant) or "",
+                )
+            )
     return rows

@@ -70,8 +70,12 @@ def _config() -> tuple[Config | None, list[Finding]]:
 def _python(_: Config) -> Finding:
     version = ".".join(map(str, sys.version_info[:3]))
     venv = importlib.util.find_spec("venv") is not None
-    return Finding("python", venv, f"{version}, agentd {__version__}, SQLite {sqlite3.sqlite_version}",
-                   "Install Python's venv module (Debian and Ubuntu: apt install python3-venv)")  # fmt: skip
+    return Finding(
+        "python",
+        venv,
+        f"{version}, agentd {__version__}, SQLite {sqlite3.sqlite_version}",
+        "Install Python's venv module (Debian and Ubuntu: apt install python3-venv)",
+    )
 
 
 def _platform(_: Config) -> Finding:
@@ -82,8 +86,12 @@ def _platform(_: Config) -> Finding:
 
 def _machine(_: Config) -> Finding:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return Finding("machine", memory > 4e9, f"{accelerator()}, {os.cpu_count()} cores, {show.bytes_(memory)} memory",
-                   "The demo trains and serves a small model in about 4 GB of memory")  # fmt: skip
+    return Finding(
+        "machine",
+        memory > 4e9,
+        f"{accelerator()}, {os.cpu_count()} cores, {show.bytes_(memory)} memory",
+        "The demo trains and serves a small model in about 4 GB of memory",
+    )
 
 
 def _uv(_: Config) -> Finding:
@@ -98,8 +106,12 @@ def _uv(_: Config) -> Finding:
 def _disk(config: Config) -> Finding:
     folder = next(p for p in (config.cache_dir, *config.cache_dir.parents) if p.exists())
     free = shutil.disk_usage(folder).free
-    return Finding("disk", free > DISK_WANTED, f"{show.bytes_(free)} free for {config.cache_dir}",
-                   f"Free {show.bytes_(DISK_WANTED)}, or set AGENTD_CACHE to a larger disk; 'agentd env prune' removes environments")  # fmt: skip
+    return Finding(
+        "disk",
+        free > DISK_WANTED,
+        f"{show.bytes_(free)} free for {config.cache_dir}",
+        f"Free {show.bytes_(DISK_WANTED)} ('agentd env prune'), or set AGENTD_CACHE to a larger disk",
+    )
 
 
 def _plugins(config: Config) -> Finding:
@@ -142,8 +154,12 @@ def _models(config: Config) -> Finding:
         if config.models
         else "none in agentd.toml (local models need none)"
     )
-    return Finding("endpoints", not missing, found + (f"; not set: {', '.join(missing)}" if missing else ""),
-                   "Set the variable where the daemon is started")  # fmt: skip
+    return Finding(
+        "endpoints",
+        not missing,
+        found + (f"; not set: {', '.join(missing)}" if missing else ""),
+        "Set the variable where the daemon is started",
+    )
 
 
 def _daemon(config: Config) -> Finding:

@@ -39,10 +39,18 @@ def list_(json_: bool) -> None:
         return
     show.table(
         ["recipe", "state", ">download", ">disk", "environment"],
-        [(r["recipe"], r["state"], show.bytes_(r["download_bytes"]) if r["download_bytes"] else "",
-          show.bytes_(r["disk_bytes"]) if r["disk_bytes"] else "", r["digest"][:12]) for r in rows],
+        [
+            (
+                r["recipe"],
+                r["state"],
+                show.bytes_(r["download_bytes"]) if r["download_bytes"] else "",
+                show.bytes_(r["disk_bytes"]) if r["disk_bytes"] else "",
+                r["digest"][:12],
+            )
+            for r in rows
+        ],
         empty="There are no recipes.",
-    )  # fmt: skip
+    )
     show.errors.print(
         f"in {config.cache_dir}; environments share files, so together they take less", style="dim"
     )
@@ -64,17 +72,20 @@ def build(recipes: tuple[str, ...], compile_: bool) -> None:
     for name in recipes or known:
         if name not in known:
             raise NotFound("recipe", name, known)
-        lock = asyncio.run(environments.lock(known[name]))
-        size = environments.estimate(lock).download_bytes
-        with show.errors.status(f"{name}: at most {show.bytes_(size)} to download") as status:
-            asyncio.run(
-                environments.build(
-                    lock,
-                    lambda e: status.update(f"{name}: {show.progress_line(e)}"),
-                    compile_bytecode=compile_,
-                )
-            )
-        show.errors.print(f"[green]✓[/] {name}")
+        _build(environments, known[name], compile_)
+
+
+def _build(environments: Environments, recipe: Path, compile_: bool) -> None:
+    """Build one environment, with its download on a live line."""
+    lock = asyncio.run(environments.lock(recipe))
+    size = show.bytes_(environments.estimate(lock).download_bytes)
+    with show.errors.status(f"{recipe.stem}: at most {size} to download") as status:
+
+        def on_progress(event: dict[str, Any]) -> None:
+            status.update(f"{recipe.stem}: {show.progress_line(event)}")
+
+        asyncio.run(environments.build(lock, on_progress, compile_bytecode=compile_))
+    show.errors.print(f"[green]✓[/] {recipe.stem}")
 
 
 @env.command()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
@@ -35,7 +35,7 @@ def interactive() -> bool:
 
 
 def follow_job(client: Client, job_id: str) -> dict[str, Any]:
-    """Watch a job; returns its last view. Asks for its approval at a terminal, else raises `NeedsApproval`."""
+    """Watch a job; returns its last view. At a terminal it asks for approval, else raises `NeedsApproval`."""
     view: dict[str, Any] = {}
     with _Line() as line:
         for view in client.follow(f"/api/jobs/{job_id}/follow"):
@@ -80,8 +80,13 @@ def ask(client: Client, approval: Mapping[str, Any]) -> None:
     """Put a question to the person at the terminal, and send the answer. Nothing is answered by silence."""
     show_question(approval)
     try:
-        answer = click.prompt("Approve? [y]es, [n]o, [l]ater", type=click.Choice(["y", "n", "l"]), default="l",
-                              show_choices=False, err=True)  # fmt: skip
+        answer = click.prompt(
+            "Approve? [y]es, [n]o, [l]ater",
+            type=click.Choice(["y", "n", "l"]),
+            default="l",
+            show_choices=False,
+            err=True,
+        )
     except click.Abort:
         answer = "l"
     if answer == "l":
@@ -125,9 +130,11 @@ def _decide(client: Client, job: Mapping[str, Any], *, must: bool = True) -> Non
         return
     if must:
         raise NeedsApproval(
-            f"{job['title']} waits for a person", job_id=job["id"], approval_id=approval["id"],
+            f"{job['title']} waits for a person",
+            job_id=job["id"],
+            approval_id=approval["id"],
             hint=f"agentd approve {approval['id']}; then: agentd jobs {job['id']} --follow",
-        )  # fmt: skip
+        )
     errors.print(f"waiting for approval of {escape(job['title'])}: agentd approve {approval['id']}")
 
 
@@ -166,7 +173,7 @@ class _Line:
             self._live.stop()
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
+    def paused(self) -> Generator[None]:
         """Off the screen while a person is asked."""
         if self._live:
             self.clear()

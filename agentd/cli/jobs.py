@@ -33,10 +33,16 @@ def jobs(job_id: str | None, live: bool, follow: bool, logs: bool, cancel: bool,
             show.as_json(listed)
             return
         rows = [
-            (j["id"], j["title"], show.state_mark(j["state"]), show.progress_line(j["progress"]) or j["reason"][:80],
-             show.money(j["micro_usd"]), show.ago(j["created_at"]))
+            (
+                j["id"],
+                j["title"],
+                show.state_mark(j["state"]),
+                show.progress_line(j["progress"]) or j["reason"][:80],
+                show.money(j["micro_usd"]),
+                show.ago(j["created_at"]),
+            )
             for j in listed
-        ]  # fmt: skip
+        ]
         show.table(["job", "what", "state", "", ">cost", "made"], rows, empty="No jobs yet: agentd call TOOL")
         return
     if cancel:
@@ -52,12 +58,20 @@ def jobs(job_id: str | None, live: bool, follow: bool, logs: bool, cancel: bool,
         took = job["ended_at"] - job["started_at"] if job["ended_at"] and job["started_at"] else None
         show.facts(
             {
-                "job": job["id"], "what": job["title"], "state": job["state"], "reason": job["reason"],
-                "progress": show.progress_line(job["progress"]), "decided by": job["decided_by"],
-                "took": show.span(took), "quoted": show.span(job["quote"]["seconds"]), "cost": show.money(job["micro_usd"]),
-                "digest": job["digest"][:16], "service": (job["service"] or {}).get("url"), "next": job["next"],
+                "job": job["id"],
+                "what": job["title"],
+                "state": job["state"],
+                "reason": job["reason"],
+                "progress": show.progress_line(job["progress"]),
+                "decided by": job["decided_by"],
+                "took": show.span(took),
+                "quoted": show.span(job["quote"]["seconds"]),
+                "cost": show.money(job["micro_usd"]),
+                "digest": job["digest"][:16],
+                "service": (job["service"] or {}).get("url"),
+                "next": job["next"],
             }
-        )  # fmt: skip
+        )
         if job["result"]:
             show.console.print("[bold]result[/]")
             show.as_json(job["result"])

@@ -26,18 +26,28 @@ def models(json_: bool) -> None:
         show.as_json(answer)
         return
     rows = [
-        (m["name"], m["kind"], m.get("base") or "", show.bytes_(m["size_bytes"]) if m.get("size_bytes") else "",
-         m["served_by"], "  ".join(f"{q['suite']} {q['score']:.2f}" for q in m["quality"]))
+        (
+            m["name"],
+            m["kind"],
+            m.get("base") or "",
+            show.bytes_(m["size_bytes"]) if m.get("size_bytes") else "",
+            m["served_by"],
+            "  ".join(f"{q['suite']} {q['score']:.2f}" for q in m["quality"]),
+        )
         for m in answer["models"]
-    ]  # fmt: skip
-    show.table(["model", "kind", "base", ">size", "answered by", "quality"], rows,
-               empty="No models yet: agentd call get_model source=smollm2-135m")  # fmt: skip
+    ]
+    show.table(
+        ["model", "kind", "base", ">size", "answered by", "quality"],
+        rows,
+        empty="No models yet: agentd call get_model source=smollm2-135m",
+    )
     for alias in answer["aliases"]:
         weights = ", ".join(
             f"{m} ({w:g})" if len(alias["weights"]) > 1 else m for m, w in alias["weights"].items()
         )
         show.console.print(
-            f"[bold]{show.escape(alias['name'])}[/] → {show.escape(weights)}  [dim]{show.escape(alias['reason'])}[/]"
+            f"[bold]{show.escape(alias['name'])}[/] → {show.escape(weights)}  "
+            f"[dim]{show.escape(alias['reason'])}[/]"
         )
 
 
@@ -56,11 +66,23 @@ def reports(ref: str | None, json_: bool) -> None:
         show.as_json(listed[0] if ref else listed)
         return
     rows = [
-        (r["id"], r["suite"], r["model"], r["label"], f"{r['score']:.3f}", f"{r['low']:.3f} to {r['high']:.3f}", r["n"], r["errors"] or "")
+        (
+            r["id"],
+            r["suite"],
+            r["model"],
+            r["label"],
+            f"{r['score']:.3f}",
+            f"{r['low']:.3f} to {r['high']:.3f}",
+            r["n"],
+            r["errors"] or "",
+        )
         for r in listed
-    ]  # fmt: skip
-    show.table(["report", "suite", "model", "label", ">score", "95 % interval", ">n", ">errors"], rows,
-               empty="No reports yet: agentd call evaluate suite=tickets model=…")  # fmt: skip
+    ]
+    show.table(
+        ["report", "suite", "model", "label", ">score", "95 % interval", ">n", ">errors"],
+        rows,
+        empty="No reports yet: agentd call evaluate suite=tickets model=…",
+    )
     if ref:
         show.facts({"rows": listed[0]["rows"]})
 
@@ -121,13 +143,20 @@ def ledger(json_: bool) -> None:
     for period in ("day", "month"):
         limit = summary[f"{period}_limit"]
         show.console.print(
-            f"this {period}: {show.money(summary[f'{period}_spent'])} spent, {show.money(summary[f'{period}_reserved'])} set aside,"
+            f"this {period}: {show.money(summary[f'{period}_spent'])} spent,"
+            f" {show.money(summary[f'{period}_reserved'])} set aside,"
             f" {'no limit' if limit is None else 'of ' + show.money(limit)}"
         )
     rows = [
-        (e["subject"], e["principal"], show.money(e["reserved"]), "open" if e["settled"] is None else show.money(e["settled"]), show.ago(e["at"]))
+        (
+            e["subject"],
+            e["principal"],
+            show.money(e["reserved"]),
+            "open" if e["settled"] is None else show.money(e["settled"]),
+            show.ago(e["at"]),
+        )
         for e in summary["entries"]
-    ]  # fmt: skip
+    ]
     show.table(["for", "by", ">set aside", ">spent", "when"], rows, empty="Nothing was spent yet.")
 
 
@@ -149,10 +178,16 @@ def journal(ctx: click.Context, count: int, json_: bool) -> None:
         show.as_json(entries)
         return
     rows = [
-        (e["seq"], time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(e["at"])), e["kind"], e["subject"], e["principal"],
-         ", ".join(f"{k}={v}" for k, v in e["data"].items() if v)[:120])
+        (
+            e["seq"],
+            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(e["at"])),
+            e["kind"],
+            e["subject"],
+            e["principal"],
+            ", ".join(f"{k}={v}" for k, v in e["data"].items() if v)[:120],
+        )
         for e in entries
-    ]  # fmt: skip
+    ]
     show.table([">#", "at", "what", "subject", "who", ""], rows, empty="The journal is empty.")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from agentd import locations
-from agentd.cli.client import Client, stop_daemon
+from agentd.cli.client import client_of, stop_daemon
 from agentd.cli.proxy import run_proxy
 from agentd.config import Config, load_config
 from agentd.errors import Busy
@@ -101,8 +101,7 @@ def stop(and_jobs: bool) -> None:
     if address is None:
         click.echo("No daemon is running.", err=True)
         return
-    client = Client(address["url"], (state / locations.OWNER_TOKEN).read_text(encoding="ascii").strip())
-    ended = stop_daemon(client, address["pid"], and_jobs=and_jobs)
+    ended = stop_daemon(client_of(address["url"], state), address["pid"], and_jobs=and_jobs)
     click.echo(f"stopped{f', with {ended} job(s)' if ended else ''}", err=True)
 
 

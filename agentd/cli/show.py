@@ -36,10 +36,16 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_W
 errors = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
 _MARKS = {
-    "succeeded": ("✓", "green"), "failed": ("✗", "red"), "lost": ("✗", "red"), "timed_out": ("✗", "red"),
-    "cancelled": ("–", "yellow"), "skipped": ("–", "dim"), "stopped": ("–", "yellow"),
-    "waiting_approval": ("?", "magenta"), "running": ("·", "cyan"),
-}  # fmt: skip
+    "succeeded": ("✓", "green"),
+    "failed": ("✗", "red"),
+    "lost": ("✗", "red"),
+    "timed_out": ("✗", "red"),
+    "cancelled": ("–", "yellow"),
+    "skipped": ("–", "dim"),
+    "stopped": ("–", "yellow"),
+    "waiting_approval": ("?", "magenta"),
+    "running": ("·", "cyan"),
+}
 
 
 def as_json(value: Any) -> None:
@@ -48,7 +54,7 @@ def as_json(value: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
-    """A plain table; `empty` is said when there are no rows. Cells are escaped: they may come from anywhere."""
+    """A plain table; `empty` is said when there are no rows. Cells are escaped: they may be hostile."""
     listed = list(rows)
     if not listed:
         errors.print(empty)

@@ -32,7 +32,7 @@ import sys
 import time
 import tomllib
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -468,7 +468,7 @@ def _disk_bytes(folder: Path) -> int:
 
 
 @asynccontextmanager
-async def _locked(path: Path) -> AsyncIterator[None]:
+async def _locked(path: Path) -> AsyncGenerator[None]:
     """Hold `path` against other builders. Polled, so that a task that gives up leaves no thread behind."""
     with path.open("ab") as file:
         while True:

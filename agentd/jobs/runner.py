@@ -341,11 +341,12 @@ class Jobs:
         recipe = attempt.folder / "recipe" / Path(launch["recipe_path"]).name
         inputs = await asyncio.to_thread(self._take, launch, recipe, attempt.folder)
         secret_values: dict[str, str] = {}
-        spec = {**launch["spec"], "inputs": inputs, "services": {}}
+        given: dict[str, dict[str, str]] = {}
         for name, service in services.items():
             variable = f"AGENTD_SERVICE_{re.sub(r'[^A-Z0-9]', '_', name.upper())}_TOKEN"
-            spec["services"][name] = {"url": service.url, "token_env": variable}
+            given[name] = {"url": service.url, "token_env": variable}
             secret_values[variable] = service.token
+        spec: dict[str, Any] = {**launch["spec"], "inputs": inputs, "services": given}
         if row.is_service:
             spec["port"] = spec.get("port") or _free_port()
             secret_values["AGENTD_SERVICE_TOKEN"] = secrets.token_urlsafe(32)
@@ -383,7 +384,7 @@ class Jobs:
         live = self._live.setdefault(job_id, _Live())
         live.last_used = self._store.now()
         ended = asyncio.create_task(attempt.run())
-        watchers = [ended]
+        watchers: list[asyncio.Task[Any]] = [ended]
         if self.row(job_id).is_service:
             watchers.append(asyncio.create_task(self._tend(job_id, ended)))
         offset = 0
@@ -565,10 +566,13 @@ class Jobs:
             )
         live = self._live.get(row.id)
         return ServiceView(
-            job_id=row.id, name=row.tool, url=f"http://127.0.0.1:{attempt.port}",
+            job_id=row.id,
+            name=row.tool,
+            url=f"http://127.0.0.1:{attempt.port}",
             token=(attempt.folder / TOKEN_FILE).read_text(encoding="ascii"),
-            ready=live is not None and live.ready, serves=tuple(row.serves or ()),
-        )  # fmt: skip
+            ready=live is not None and live.ready,
+            serves=tuple(row.serves or ()),
+        )
 
     # --- what everybody sees ----------------------------------------------------------------
 
@@ -584,12 +588,24 @@ class Jobs:
                 "ready": bool(seen and seen.ready),
             }
         return JobView(
-            id=row.id, tool=row.tool, title=row.title, state=row.state, reason=row.reason, quote=row.quote,
-            progress=live.progress if live and not row.ended else {}, result=row.result,
-            approval=approval.id if approval else None, decided_by=approval.decided_by if approval else None,
-            digest=row.digest, micro_usd=row.micro_usd, created_at=row.created_at, started_at=row.started_at,
-            ended_at=row.ended_at, service=service, next=_next(row, approval, service),
-        )  # fmt: skip
+            id=row.id,
+            tool=row.tool,
+            title=row.title,
+            state=row.state,
+            reason=row.reason,
+            quote=row.quote,
+            progress=live.progress if live and not row.ended else {},
+            result=row.result,
+            approval=approval.id if approval else None,
+            decided_by=approval.decided_by if approval else None,
+            digest=row.digest,
+            micro_usd=row.micro_usd,
+            created_at=row.created_at,
+            started_at=row.started_at,
+            ended_at=row.ended_at,
+            service=service,
+            next=_next(row, approval, service),
+        )
 
 
 async def _no_finish(row: JobRow, finished: Finished) -> dict[str, Any]:

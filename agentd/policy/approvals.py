@@ -45,7 +45,7 @@ class Approvals:
         return self._table.of_job(job_id)
 
     def refuse_if_denied(self, digest: str) -> None:
-        """Raises `Denied` when a person denied exactly this within the last day: asking again is no way round."""
+        """Raises `Denied` when a person denied exactly this within a day: asking again is no way round."""
         denied = self._table.denied_since(digest, self._store.now() - DENIAL_STICKS_S)
         if denied is not None:
             raise Denied(
@@ -61,15 +61,27 @@ class Approvals:
         asks = decision.effect == "ask"
         with self._store.transaction():
             approval = self._table.add(
-                job=job, action=action, digest=digest, facts=facts, requested_by=by, rule=decision.rule,
-                state="pending" if asks else "approved", reason=decision.why,
+                job=job,
+                action=action,
+                digest=digest,
+                facts=facts,
+                requested_by=by,
+                rule=decision.rule,
+                state="pending" if asks else "approved",
+                reason=decision.why,
                 decided_by=None if asks else f"policy:{decision.rule}",
-                decided_at=None if asks else self._store.now(), lifetime_s=self._lifetime_s,
-            )  # fmt: skip
+                decided_at=None if asks else self._store.now(),
+                lifetime_s=self._lifetime_s,
+            )
             self._journal.append(
-                "approval.asked" if asks else "approval.granted", approval.id,
-                by if asks else f"policy:{decision.rule}", job=job, action=action, digest=digest, rule=decision.rule,
-            )  # fmt: skip
+                "approval.asked" if asks else "approval.granted",
+                approval.id,
+                by if asks else f"policy:{decision.rule}",
+                job=job,
+                action=action,
+                digest=digest,
+                rule=decision.rule,
+            )
         return approval
 
     async def decide(
@@ -96,9 +108,14 @@ class Approvals:
                     f"{approval.id} is already {now.state if now.state != 'pending' else 'expired'}{who}"
                 )
             self._journal.append(
-                f"approval.{state}", approval.id, by.principal,
-                surface=by.surface, job=approval.job, digest=approval.digest, reason=reason,
-            )  # fmt: skip
+                f"approval.{state}",
+                approval.id,
+                by.principal,
+                surface=by.surface,
+                job=approval.job,
+                digest=approval.digest,
+                reason=reason,
+            )
         answered = self.get(approval.id)
         self.on_decided(answered)
         return answered

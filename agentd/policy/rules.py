@@ -71,7 +71,7 @@ class RuleSet(Strict):
 
 
 class Call(Strict):
-    """What the rules can see of a call. `hours` is its wall clock limit, `max_micro_usd` the most it may cost."""
+    """What the rules see of a call. `hours` is its wall clock limit, `max_micro_usd` the most it may cost."""
 
     tool: str
     arguments: dict[str, Any] = {}
@@ -122,7 +122,7 @@ def decide(rules: RuleSet, call: Call) -> Decision:
 
 def holds(rule: Rule, call: Call) -> bool:
     """Whether all conditions of `rule` are met by `call`."""
-    remaining = call.remaining_micro_usd
+    remaining = float("inf") if call.remaining_micro_usd is None else call.remaining_micro_usd / 1e6
     return (
         _matches(rule.tools, call.tool)
         and _matches(rule.principals, call.principal)
@@ -134,9 +134,9 @@ def holds(rule: Rule, call: Call) -> bool:
         and _compare(rule.usd, call.max_micro_usd / 1e6)
         and _compare(rule.hours, call.hours)
         and _compare(rule.gpu_hours, call.quote.gpu_hours)
-        and (not rule.remaining_usd or _compare(rule.remaining_usd, float("inf") if remaining is None else remaining / 1e6))
+        and _compare(rule.remaining_usd, remaining)
         and (not rule.between or _within(rule.between, call.time))
-    )  # fmt: skip
+    )
 
 
 def _matches(patterns: tuple[str, ...], value: str) -> bool:

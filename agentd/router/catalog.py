@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -65,10 +66,10 @@ class Catalog:
         return self._table.aliases()
 
     def set_alias(self, alias: Alias) -> None:
-        """Point `alias` somewhere else. Raises `NotFound` for a model that is not there, else `InputError`."""
+        """Point `alias` somewhere else. Raises `NotFound` for a model that is not there, or `InputError`."""
         if not alias.weights or not all(0 < share < float("inf") for share in alias.weights.values()):
             raise InputError(
-                f"Alias {alias.name!r} needs a share above 0 for each of its models, and has {alias.weights!r}"
+                f"Alias {alias.name!r} needs a share above 0 for each of its models: {alias.weights!r}"
             )
         if any(model.name == alias.name for model in self.list()):
             raise InputError(
@@ -79,9 +80,13 @@ class Catalog:
         before = self.alias(alias.name)
         self._table.set_alias(alias)
         self._journal.append(
-            "alias.set", alias.name, "daemon",
-            weights=alias.weights, before=before.weights if before else None, reason=alias.reason,
-        )  # fmt: skip
+            "alias.set",
+            alias.name,
+            "daemon",
+            weights=alias.weights,
+            before=before.weights if before else None,
+            reason=alias.reason,
+        )
 
     def resolve(self, name: str, *, draw: float | None = None) -> tuple[Model, str]:
         """The model that answers for `name`, and why. `draw` in [0, 1) fixes an alias's dice."""
@@ -90,11 +95,8 @@ class Catalog:
             return self.get(name), f"{name!r} was asked for by name"
         total = sum(alias.weights.values())
         point = (random.random() if draw is None else draw) * total
-        chosen = next(iter(alias.weights))
-        for chosen, weight in alias.weights.items():
-            point -= weight
-            if point < 0:
-                break
+        ends = zip(alias.weights, itertools.accumulate(alias.weights.values()), strict=True)
+        chosen = next((name for name, end in ends if point < end), next(reversed(alias.weights)))
         share = f" with weight {alias.weights[chosen] / total:.0%}" if len(alias.weights) > 1 else ""
         because = f" ({alias.reason})" if alias.reason else ""
         return self.get(chosen), f"alias {name!r} points at {chosen!r}{share}{because}"

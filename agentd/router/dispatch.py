@@ -83,7 +83,7 @@ class Dispatch:
     async def complete(self, body: Mapping[str, Any], principal: str) -> dict[str, Any]:
         """Answer one chat request. The reply carries ``agentd`` with request id, model and why."""
         target = self._target(body)
-        async with _Metered(self, target, body, principal) as metered:
+        async with self._metered(target, body, principal) as metered:
             client = self._client()
             try:
                 response = await client.post(
@@ -108,7 +108,7 @@ class Dispatch:
         target = self._target(body)
         options = {**(body.get("stream_options") or {}), "include_usage": True}
         sent = {**body, "model": target.upstream, "stream": True, "stream_options": options}
-        async with _Metered(self, target, body, principal) as metered:
+        async with self._metered(target, body, principal) as metered:
             try:
                 async with self._client().stream(
                     "POST", f"{target.url}/chat/completions", json=sent, headers=_headers(target)
@@ -137,10 +137,15 @@ class Dispatch:
         row = self._requests.find(reply["agentd"]["request_id"])
         assert row is not None
         return ChatResult(
-            request_id=row.id, model=row.model, text=text, why=row.why, micro_usd=row.micro_usd,
-            input_tokens=row.input_tokens, output_tokens=row.output_tokens,
+            request_id=row.id,
+            model=row.model,
+            text=text,
+            why=row.why,
+            micro_usd=row.micro_usd,
+            input_tokens=row.input_tokens,
+            output_tokens=row.output_tokens,
             seconds=time.monotonic() - started,
-        )  # fmt: skip
+        )
 
     def _target(self, body: Mapping[str, Any]) -> _Target:
         name = body.get("model")
@@ -165,9 +170,16 @@ class Dispatch:
             )
         self._serving.touch(service.job_id)
         return _Target(
-            model, f"{service.url}/v1", model.name, service.token,
-            f"{why}; served here by {service.job_id}", service.job_id,
-        )  # fmt: skip
+            model,
+            f"{service.url}/v1",
+            model.name,
+            service.token,
+            f"{why}; served here by {service.job_id}",
+            service.job_id,
+        )
+
+    def _metered(self, target: _Target, body: Mapping[str, Any], principal: str) -> _Metered:
+        return _Metered(self._ledger, self._requests, target, body, principal)
 
     def _client(self) -> httpx.AsyncClient:
         """Made on first use: the daemon starts without an HTTP client."""
@@ -185,15 +197,18 @@ class Dispatch:
 class _Metered:
     """Reserves the most a request can cost on the way in, settles and records it on the way out."""
 
-    def __init__(self, dispatch: Dispatch, target: _Target, body: Mapping[str, Any], principal: str) -> None:
-        self._dispatch, self._target, self._body, self._principal = dispatch, target, body, principal
+    def __init__(
+        self, ledger: Ledger, requests: RequestTable, target: _Target, body: Mapping[str, Any], principal: str
+    ) -> None:
+        self._ledger, self._requests = ledger, requests
+        self._target, self._body, self._principal = target, body, principal
         self.id, self.usage, self._started = new_id("req"), _Usage(), time.monotonic()
         self._reserved, self._entry = 0, ""
 
     async def __aenter__(self) -> _Metered:
         self._reserved = _most(self._target.model, self._body)
         if self._reserved:
-            self._entry = self._dispatch._ledger.reserve("tokens", self.id, self._principal, self._reserved)
+            self._entry = self._ledger.reserve("tokens", self.id, self._principal, self._reserved)
         return self
 
     async def __aexit__(
@@ -205,13 +220,19 @@ class _Metered:
         if not known and not _never_left(error):
             spent = self._reserved  # the endpoint may have worked and charged: count what was set aside
         if self._entry:
-            self._dispatch._ledger.settle(self._entry, spent)
-        self._dispatch._requests.add(
-            id=self.id, asked=str(self._body["model"]), model=self._target.model.name, why=self._target.why,
-            principal=self._principal, status="ok" if answered else f"{kind.__name__}: {error}" if kind else "",
-            input_tokens=self.usage.input_tokens, output_tokens=self.usage.output_tokens,
-            micro_usd=spent, seconds=time.monotonic() - self._started,
-        )  # fmt: skip
+            self._ledger.settle(self._entry, spent)
+        self._requests.add(
+            id=self.id,
+            asked=str(self._body["model"]),
+            model=self._target.model.name,
+            why=self._target.why,
+            principal=self._principal,
+            status="ok" if answered else f"{kind.__name__}: {error}" if kind else "",
+            input_tokens=self.usage.input_tokens,
+            output_tokens=self.usage.output_tokens,
+            micro_usd=spent,
+            seconds=time.monotonic() - self._started,
+        )
 
 
 def _never_left(error: BaseException | None) -> bool:

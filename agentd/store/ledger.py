@@ -75,9 +75,15 @@ class Ledger:
             entry = new_id("led")
             self._store.insert(
                 "ledger",
-                {"id": entry, "kind": kind, "subject": subject, "principal": principal,
-                 "reserved": micro_usd, "at": now},
-            )  # fmt: skip
+                {
+                    "id": entry,
+                    "kind": kind,
+                    "subject": subject,
+                    "principal": principal,
+                    "reserved": micro_usd,
+                    "at": now,
+                },
+            )
             return entry
 
     def settle(self, entry: str, micro_usd: int) -> None:
@@ -107,10 +113,14 @@ class Ledger:
         month_spent, month_reserved = self._sums(month)
         rows = self._store.rows("SELECT * FROM ledger ORDER BY at DESC, id DESC LIMIT ?", [limit])
         return Summary(
-            day_spent=day_spent, day_reserved=day_reserved, day_limit=self._day,
-            month_spent=month_spent, month_reserved=month_reserved, month_limit=self._month,
+            day_spent=day_spent,
+            day_reserved=day_reserved,
+            day_limit=self._day,
+            month_spent=month_spent,
+            month_reserved=month_reserved,
+            month_limit=self._month,
             entries=[Entry(**row) for row in rows],
-        )  # fmt: skip
+        )
 
     def _sums(self, start: float) -> tuple[int, int]:
         """Settled since `start`, and everything still reserved however old it is."""

@@ -17,17 +17,21 @@ class ReportTable:
 
     def save(self, report: Report) -> Report:
         row = {
-            "id": report.id, "suite": report.suite, "model": report.model, "label": report.label,
-            "report": report.model_dump(mode="json"), "at": self._store.now(),
-        }  # fmt: skip
+            "id": report.id,
+            "suite": report.suite,
+            "model": report.model,
+            "label": report.label,
+            "report": report.model_dump(mode="json"),
+            "at": self._store.now(),
+        }
         self._store.insert("reports", row, replace=True)
         return report
 
     def get(self, ref: str) -> Report:
         """By id, or the newest as ``model@suite`` (or a label). Raises `NotFound`."""
         row = self._store.row(
-            "SELECT report FROM reports WHERE id = ?1 OR model || '@' || suite = ?1 OR (label != '' AND label = ?1)"
-            " ORDER BY at DESC LIMIT 1",
+            "SELECT report FROM reports WHERE id = ?1 OR model || '@' || suite = ?1"
+            " OR (label != '' AND label = ?1) ORDER BY at DESC LIMIT 1",
             [ref],
         )
         if row is None:

@@ -73,8 +73,8 @@ class RunTable:
         with self._store.transaction():
             key = f"{run_id}/{step}"
             self._store.change(
-                "DELETE FROM keys WHERE (key = ?1 OR substr(key, 1, length(?1) + 1) = ?1 || '/')"
-                " AND job IN (SELECT id FROM jobs WHERE state IN ('failed', 'cancelled', 'lost', 'timed_out'))",
+                "DELETE FROM keys WHERE (key = ?1 OR substr(key, 1, length(?1) + 1) = ?1 || '/') AND job IN"
+                " (SELECT id FROM jobs WHERE state IN ('failed', 'cancelled', 'lost', 'timed_out'))",
                 [key],
             )
             self._store.change("DELETE FROM steps WHERE run = ? AND step = ?", [run_id, step])

@@ -33,9 +33,13 @@ class TokenTable:
         token = f"agentd_{secrets.token_urlsafe(32)}"
         now = self._store.now()
         row = TokenRow(
-            hash=_hash(token), principal=principal, role=role, note=note, created_at=now,
+            hash=_hash(token),
+            principal=principal,
+            role=role,
+            note=note,
+            created_at=now,
             expires_at=None if lifetime_s is None else now + lifetime_s,
-        )  # fmt: skip
+        )
         self._store.insert("tokens", row.model_dump())
         return token
 

@@ -63,9 +63,7 @@ def test_a_good_plan_passes_and_knows_what_each_step_needs() -> None:
 
 def test_an_unknown_tool_is_reported_at_its_line_with_the_nearest_name() -> None:
     error = mistake("tool: score", "tool: scor")
-    assert str(error) == (
-        "plan.yaml:11: steps.1(two).tool: There is no tool 'scor'. Did you mean 'score'?"
-    )
+    assert str(error) == ("plan.yaml:11: steps.1(two).tool: There is no tool 'scor'. Did you mean 'score'?")
 
 
 def test_an_unknown_argument_is_reported_at_its_line_with_the_nearest_name() -> None:

@@ -80,15 +80,15 @@ async def test_a_step_whose_condition_fails_is_skipped_with_all_that_need_it(
     daemon: Daemon, start: Start
 ) -> None:
     steps = """\
-  - {id: a, tool: say, args: {text: no}}
+  - {id: a, tool: say, args: {text: never}}
   - {id: b, tool: say, when: "${a.text} == yes", args: {text: b}}
   - {id: c, tool: say, args: {text: "${b.text}"}}
   - {id: d, tool: say, needs: [c], args: {text: d}}
-  - {id: e, tool: say, when: "${a.text} == no", args: {text: e}}
+  - {id: e, tool: say, when: "${a.text} == never", args: {text: e}}
 """
-    view = await finished(daemon, start(daemon, steps.replace("text: no}", "text: 'no'}").replace("== no", "== 'no'")))
-    assert states(view) == {"a": "succeeded", "b": "skipped", "c": "skipped", "d": "skipped", "e": "succeeded"}
-    assert view["state"] == "succeeded"
+    view = await finished(daemon, start(daemon, steps))
+    skipped = [name for name, state in states(view).items() if state == "skipped"]
+    assert (view["state"], skipped) == ("succeeded", ["b", "c", "d"])
     found = steps_of(view)
     assert found["b"]["reason"] == "${a.text} == yes does not hold"
     assert found["d"]["reason"] == "c was skipped"
@@ -156,7 +156,9 @@ async def test_a_step_that_a_person_has_to_approve_waits_and_goes_on(
     assert steps_of(view)["b"]["result"]["text"] == "moved 1"
 
 
-async def test_a_denied_step_fails_the_run_with_who_denied_it(boot: Boot, start: Start, person: Caller) -> None:
+async def test_a_denied_step_fails_the_run_with_who_denied_it(
+    boot: Boot, start: Start, person: Caller
+) -> None:
     daemon = await boot(policy="asking")
     run = start(daemon, "  - {id: a, tool: move, args: {name: support}}\n")
     async for view in daemon.runs.follow(run):

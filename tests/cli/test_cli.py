@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from agentd import errors
 from agentd.cli.app import COMMANDS, app, exit_code
@@ -60,8 +60,8 @@ def tree(kind: type[AgentdError]) -> Iterator[type[AgentdError]]:
 
 
 CODES = {
-    "AgentdError": 1, "InputError": 2, "NotFound": 2, "DataError": 2, "Conflict": 2, "Refused": 3, "Denied": 3,
-    "NeedsApproval": 5, "OverBudget": 3, "Unauthorized": 3, "Unavailable": 4, "Busy": 75,
+    "AgentdError": 1, "InputError": 2, "NotFound": 2, "DataError": 2, "Conflict": 2,
+    "Refused": 3, "Denied": 3, "NeedsApproval": 5, "OverBudget": 3, "Unauthorized": 3, "Unavailable": 4, "Busy": 75,
 }  # fmt: skip
 
 
@@ -101,20 +101,30 @@ def test_what_is_no_pair_is_refused(pair: str) -> None:
 
 
 class Shell:
-    """The command in a process of its own; the daemon is started by the first one that needs it."""
+    """The command line in a folder of its own: in this process, or as a process with `spawn`."""
+
+    started: subprocess.CompletedProcess[str]
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         config = folder / "agentd.toml"
         config.write_text(
             f'state_dir = "state"\ncache_dir = {json.dumps(CACHE)}\nroots = [{json.dumps(str(ROOT))}]\n'
-            'policy = "asking"\nprices = "dollar_a_second"\n[server]\nport = 0\n[budget]\nper_day_usd = 500.0\n',
+            'policy = "asking"\nprices = "dollar_a_second"\n'
+            "[server]\nport = 0\n[budget]\nper_day_usd = 500.0\n",
             encoding="utf-8",
         )
         own = {name: value for name, value in os.environ.items() if not name.startswith("AGENTD_")}
         self.env = {**own, "AGENTD_CONFIG": str(config), "NO_COLOR": "1"}
 
-    def __call__(self, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *words: str, code: int = 0) -> Result:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.folder)
+            done = CliRunner().invoke(app, words, env=self.env, catch_exceptions=False)
+        assert done.exit_code == code, f"{words}: {done.exit_code}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def spawn(self, *words: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "agentd", *words], cwd=self.folder, env=self.env | env,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
@@ -129,16 +139,18 @@ class Shell:
 @pytest.fixture(scope="module")
 def agentd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
     shell = Shell(tmp_path_factory.mktemp("cli"))
+    shell.started = shell.spawn("call", "say", "text=hello there")
     yield shell
     shell("stop", "--jobs")
 
 
 def test_a_call_starts_the_daemon_and_answers_on_stdout(agentd: Shell) -> None:
-    first = agentd("call", "say", "text=hello there")
-    assert first.stdout.splitlines()[0].split() == ["text", "hello", "there"]
-    assert agentd.json("call", "say", "text=3x")["text"] == "3x"
-    assert "principal" in first.stdout
-    assert "user:" in first.stdout
+    assert agentd.started.stdout.splitlines()[0].split() == ["text", "hello", "there"]
+    assert "user:" in agentd.started.stdout
+    assert "started the daemon (http://127.0.0.1:" in agentd.started.stderr
+    again = agentd.spawn("call", "say", "text=3x", "--json")
+    assert json.loads(again.stdout)["text"] == "3x"
+    assert again.stderr == ""
 
 
 def test_a_wrong_call_is_told_in_one_line_with_exit_code_2(agentd: Shell) -> None:
@@ -161,7 +173,9 @@ def test_a_call_that_waits_for_approval_exits_with_5_and_goes_on_when_it_is_appr
     assert {"id", "job", "action", "digest", "facts", "state", "expires_at"} <= question.keys()
     assert "Work on from the shell" in agentd("approvals").stdout
     assert question["digest"][:16] in agentd("approvals", question["id"]).stderr
-    assert "approved: Work on from the shell" in agentd("approve", question["job"], "--reason", "why not").stderr
+    assert (
+        "approved: Work on from the shell" in agentd("approve", question["job"], "--reason", "why not").stderr
+    )
     job = agentd.json("jobs", question["job"], "--follow")
     assert (job["state"], job["result"]["text"]) == ("succeeded", "from the shell")
     assert job["decided_by"].startswith("user:")
@@ -214,7 +228,9 @@ def test_a_plan_is_run_and_its_steps_are_told_on_stderr(agentd: Shell) -> None:
     ],
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
 )
-def test_json_has_the_shape_that_programs_rely_on(agentd: Shell, words: tuple[str, ...], keys: set[str]) -> None:
+def test_json_has_the_shape_that_programs_rely_on(
+    agentd: Shell, words: tuple[str, ...], keys: set[str]
+) -> None:
     shown = agentd.json(*words)
     assert keys <= (shown[0] if isinstance(shown, list) else shown).keys()
 
@@ -222,12 +238,12 @@ def test_json_has_the_shape_that_programs_rely_on(agentd: Shell, words: tuple[st
 def test_doctor_names_what_must_be_mended(agentd: Shell, tmp_path: Path) -> None:
     broken = tmp_path / "agentd.toml"
     broken.write_text('policy = "opne"\nroots = ["nowhere"]\n', encoding="utf-8")
-    done = agentd("doctor", code=1, AGENTD_CONFIG=str(broken))
+    done = agentd.spawn("doctor", code=1, AGENTD_CONFIG=str(broken))
     assert "nowhere' has none of tools/" in done.stdout
     broken.write_text("polcy = 1\n", encoding="utf-8")
-    assert "polcy" in agentd("doctor", code=1, AGENTD_CONFIG=str(broken)).stdout
+    assert "polcy" in agentd.spawn("doctor", code=1, AGENTD_CONFIG=str(broken)).stdout
 
 
 def test_a_second_daemon_exits_with_75_and_names_the_first(agentd: Shell) -> None:
     pid = json.loads((agentd.folder / "state/daemon.json").read_text(encoding="utf-8"))["pid"]
-    assert f"Another daemon (pid {pid}, " in agentd("serve", code=75).stderr
+    assert f"Another daemon (pid {pid}, " in agentd.spawn("serve", code=75).stderr

@@ -17,6 +17,7 @@ from agentd.jobs import shim
 from agentd.policy.callers import Caller
 from agentd.sdk import JobView
 from agentd.server.app import bind
+from agentd.store.jobs import JobTable
 
 pytestmark = pytest.mark.anyio
 Boot = Any
@@ -196,29 +197,29 @@ async def test_an_answer_given_just_before_the_end_is_acted_on_at_the_next_start
 ) -> None:
     first = await boot(policy="asking")
     job = await launched(first, agent)
-    first.store.change("UPDATE approvals SET state = 'approved', decided_by = 'user:ada' WHERE job = ?", [job])
+    answer = "UPDATE approvals SET state = 'approved', decided_by = 'user:ada' WHERE job = ?"
+    first.store.change(answer, [job])
     await boot.stop(first)
     second = await boot(policy="asking")
     view = await second.jobs.settled(job)
     assert (view.state, view.decided_by) == ("succeeded", "user:ada")
 
 
-async def test_a_call_that_ran_in_a_daemon_that_died_is_lost_and_not_repeated(boot: Boot, agent: Caller) -> None:
+async def test_a_call_that_ran_in_a_daemon_that_died_is_lost_and_not_repeated(
+    boot: Boot, agent: Caller
+) -> None:
     first = await boot()
-    job = first.store.insert("jobs", {
-        "id": "job-1", "tool": "move", "title": "Move", "state": "running", "principal": "ada", "surface": "mcp",
-        "cwd": "/", "arguments": {"name": "x"}, "quote": {}, "created_at": 0.0, "started_at": 0.0,
-    })  # fmt: skip
+    job = JobTable(first.store).add(
+        tool="move", title="Move", state="running", principal="ada", surface="mcp", cwd="/",
+        arguments={"name": "x"}, quote={}, started_at=0.0,
+    )  # fmt: skip
     await boot.stop(first)
     second = await boot()
-    view = second.jobs.get("job-1")
+    view = second.jobs.get(job.id)
     assert (view.state, view.reason) == ("lost", "the daemon ended while it was carried out")
-    assert job is None
 
 
-async def test_an_adopted_job_still_counts_against_the_limit(
-    boot: Boot, agent: Caller, until: Until
-) -> None:
+async def test_an_adopted_job_still_counts_against_the_limit(boot: Boot, agent: Caller, until: Until) -> None:
     first = await boot()
     job = await launched(first, agent, behaviour="hang")
     await until(first, job, state="running")
@@ -250,7 +251,7 @@ async def test_a_second_daemon_on_the_same_state_is_refused_with_the_pid_of_the_
 
 
 async def test_a_wrong_policy_leaves_the_state_directory_free(boot: Boot) -> None:
-    with pytest.raises(NotFound, match="'opne'.*Did you mean 'open'"):
+    with pytest.raises(NotFound, match=r"'opne'.*Did you mean 'open'"):
         await boot(policy="opne")
     await boot()
 
@@ -283,7 +284,7 @@ async def test_a_service_is_started_once_when_it_is_needed_and_then_used(
     answer = await daemon.calls.call("ring", {"text": "dong"}, agent)
     assert answer.model_dump() == {"text": "dong", "pid": int(lines(starts)[0]), "job": service.job_id}
     assert len(lines(starts)) == 1
-    with pytest.raises(InputError, match="the bell would crack. Ring softly"):
+    with pytest.raises(InputError, match=r"the bell would crack. Ring softly"):
         await daemon.calls.call("ring", {"text": "crack"}, agent)
 
 
@@ -310,10 +311,9 @@ async def test_a_job_is_given_the_services_it_needs_with_their_secrets(daemon: D
     assert view.result["services"] == {"bell": True}
 
 
-async def test_a_service_that_nobody_uses_is_stopped(daemon: Daemon, agent: Caller) -> None:
+async def test_a_service_that_nobody_uses_is_stopped(daemon: Daemon, agent: Caller, until: Until) -> None:
     job = await launched(daemon, agent, "hang_bell", idle_stop_s=0.2)
-    async for view in daemon.jobs.follow(job):
-        pass
+    view = await until(daemon, job, state="cancelled")
     assert view.state == "cancelled"
     assert "nobody used it" in view.reason
 
@@ -344,7 +344,9 @@ async def test_a_service_that_does_not_start_is_not_started_over_and_over(
     view = await daemon.jobs.settled(service.job_id)
     assert view.state == "failed"
     assert "the clapper is missing" in view.reason
-    with pytest.raises(Unavailable, match=f"could not be started: .*clapper.*{service.job_id} --logs") as caught:
+    with pytest.raises(
+        Unavailable, match=f"could not be started: .*clapper.*{service.job_id} --logs"
+    ) as caught:
         await daemon.calls.call("ring", arguments, agent)
     assert caught.value.retry_after_s is None
     assert len(lines(starts)) == 1

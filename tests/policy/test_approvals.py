@@ -37,7 +37,14 @@ class Desk:
 
     def asked(self, digest: str = "d1", decision: Decision = ASK) -> Approval:
         job = JobTable(self.store).add(
-            tool="t", title="T", state="queued", principal="ada", surface="mcp", cwd="/", arguments={}, quote={}
+            tool="t",
+            title="T",
+            state="queued",
+            principal="ada",
+            surface="mcp",
+            cwd="/",
+            arguments={},
+            quote={},
         )
         return self.approvals.record(
             decision, job=job.id, action="Train", digest=digest, facts={"quote": {}}, by="agent:ada"
@@ -75,7 +82,11 @@ async def test_an_agent_never_answers_whatever_its_role(desk: Desk, agent: Calle
         await desk.approvals.decide(question.id, "approve", replace(agent, role=role))
     assert desk.approvals.get(question.id).state == "pending"
     refused = desk.journal.tail()[-1]
-    assert (refused.kind, refused.principal, refused.data["surface"]) == ("approval.refused", "agent:ada", "mcp")
+    assert (refused.kind, refused.principal, refused.data["surface"]) == (
+        "approval.refused",
+        "agent:ada",
+        "mcp",
+    )
 
 
 @pytest.mark.parametrize("role", ["infer", "view", "operate"])
@@ -86,7 +97,9 @@ async def test_a_person_needs_the_role_to_approve(desk: Desk, person: Caller, ro
 
 async def test_only_the_first_answer_counts(desk: Desk, person: Caller) -> None:
     question = desk.asked()
-    answers = [desk.approvals.decide(question.id, verdict, person) for verdict in ("deny", "approve", "approve")]
+    answers = [
+        desk.approvals.decide(question.id, verdict, person) for verdict in ("deny", "approve", "approve")
+    ]
     first, *late = await asyncio.gather(*answers, return_exceptions=True)
     assert isinstance(first, Approval)
     assert first.state == "denied"
@@ -106,9 +119,7 @@ async def test_an_approval_is_used_once_and_only_for_what_it_was_given(desk: Des
         desk.approvals.consume(question.job, "d1")
 
 
-async def test_a_denial_sticks_for_a_day(
-    desk: Desk, person: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_denial_sticks_for_a_day(desk: Desk, person: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     question = desk.asked("d1")
     await desk.approvals.decide(question.id, "deny", person, "too dear")
     with pytest.raises(Denied, match=f"user:ada denied exactly this in {question.id}: too dear"):

@@ -59,7 +59,11 @@ def test_a_launch_whose_price_is_not_known_is_never_allowed_silently() -> None:
         ({"tools": ["fine*", "serve"]}, {}, {"tool": "evaluate"}),
         ({"principals": ["user:*"]}, {}, {"principal": "agent:ada"}),
         ({"surfaces": ["cli"]}, {}, {"surface": "mcp"}),
-        ({"arguments": {"model": "smol*"}}, {"arguments": {"model": "smollm2"}}, {"arguments": {"model": "qwen"}}),
+        (
+            {"arguments": {"model": "smol*"}},
+            {"arguments": {"model": "smollm2"}},
+            {"arguments": {"model": "qwen"}},
+        ),
         ({"arguments": {"model": "?*"}}, {"arguments": {"model": "a"}}, {"arguments": {}}),
         ({"read_only": True}, {"read_only": True}, {}),
         ({"open_world": False}, {}, {"open_world": True}),

@@ -63,7 +63,9 @@ def test_an_alias_moves_and_the_journal_remembers_from_where(catalog: Catalog, s
     assert Journal(store).tail(1)[0].data["before"] == {"big": 1}
 
 
-@pytest.mark.parametrize("weights", [{}, {"small": 0.0}, {"small": -1.0, "big": 2.0}, {"small": float("nan")}])
+@pytest.mark.parametrize(
+    "weights", [{}, {"small": 0.0}, {"small": -1.0, "big": 2.0}, {"small": float("nan")}]
+)
 def test_shares_that_add_up_to_nothing_are_refused(catalog: Catalog, weights: dict[str, float]) -> None:
     with pytest.raises(InputError, match="needs a share above 0"):
         catalog.set_alias(Alias(name="support", weights=weights))

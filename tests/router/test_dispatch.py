@@ -27,7 +27,7 @@ SPENT = 10 * 3 + 5 * 15  # what the endpoint's usage of 10 and 5 tokens costs, i
 
 @pytest.fixture
 def reach(boot: Boot, endpoint: Any) -> Reach:
-    """``await reach(budget=…)``: a daemon whose catalog holds one model for each behaviour of the endpoint."""
+    """``await reach(budget=…)``: a daemon that knows one model for each behaviour of the endpoint."""
     names = ("fine", "locked", "broken", "garbage", "empty", "uncounted", "hangs_up")
 
     async def start(**changes: Any) -> Daemon:
@@ -53,6 +53,15 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def body(model: str, **more: Any) -> dict[str, Any]:
     return {"model": model, "messages": [{"role": "user", "content": "hi"}], **more}
+
+
+async def asked(daemon: Daemon, request: dict[str, Any], caller: Caller, streamed: bool) -> None:
+    """One request, answered whole or read to the end of its stream."""
+    if not streamed:
+        await daemon.gateway_complete(request, caller)
+        return
+    async for _ in daemon.gateway_stream(request, caller):
+        pass
 
 
 def last(daemon: Daemon) -> RequestRow:
@@ -117,11 +126,7 @@ async def test_what_goes_wrong_at_the_endpoint_is_told_in_its_words(
         pytest.skip("a stream is passed through as it is")
     daemon = await reach()
     with pytest.raises(UpstreamError) as caught:
-        if streamed:
-            async for _ in daemon.gateway_stream(body(model), agent):
-                pass
-        else:
-            await daemon.gateway_complete(body(model), agent)
+        await asked(daemon, body(model), agent, streamed)
     assert caught.value.status == status
     assert said in str(caught.value)
     assert "sk-very-secret" not in str(caught.value)
@@ -157,7 +162,7 @@ async def test_a_missing_key_names_its_variable_and_nothing_is_sent(
     reach: Reach, agent: Caller, endpoint: Any
 ) -> None:
     daemon = await reach()
-    with pytest.raises(Unavailable, match="variable KEY_NOBODY_SET is not set. Set KEY_NOBODY_SET where"):
+    with pytest.raises(Unavailable, match=r"variable KEY_NOBODY_SET is not set. Set KEY_NOBODY_SET where"):
         await daemon.gateway_complete(body("keyless"), agent)
     assert endpoint.seen == []
     assert daemon.ledger.summary().entries == []
@@ -165,14 +170,14 @@ async def test_a_missing_key_names_its_variable_and_nothing_is_sent(
 
 async def test_an_endpoint_that_is_not_there_costs_nothing(reach: Reach, agent: Caller) -> None:
     daemon = await reach()
-    with pytest.raises(Unavailable, match="'gone' at http://127.0.0.1:1/v1 cannot be reached"):
+    with pytest.raises(Unavailable, match=r"'gone' at http://127.0.0.1:1/v1 cannot be reached"):
         await daemon.gateway_complete(body("gone"), agent)
     assert daemon.ledger.summary().day_spent == 0
 
 
 async def test_a_local_model_that_is_not_served_says_how_to_serve_it(reach: Reach, agent: Caller) -> None:
     daemon = await reach()
-    with pytest.raises(Unavailable, match="not being served. Start it: agentd call serve model=local"):
+    with pytest.raises(Unavailable, match=r"not being served. Start it: agentd call serve model=local"):
         await daemon.gateway_complete(body("local"), agent)
 
 
@@ -210,15 +215,8 @@ async def test_parallel_requests_cannot_overspend_a_small_budget(
     limit = 4_000  # micro-USD: two requests of 100 tokens at 15 each, and what they read
     daemon = await reach(budget=Budget(per_day_usd=limit / 1e6))
 
-    async def ask() -> None:
-        asked = body("fine", max_tokens=100)
-        if streamed:
-            async for _ in daemon.gateway_stream(asked, agent):
-                pass
-        else:
-            await daemon.gateway_complete(asked, agent)
-
-    outcomes = await asyncio.gather(*(ask() for _ in range(12)), return_exceptions=True)
+    requests = (asked(daemon, body("fine", max_tokens=100), agent, streamed) for _ in range(12))
+    outcomes = await asyncio.gather(*requests, return_exceptions=True)
     refused = [outcome for outcome in outcomes if isinstance(outcome, AgentdError)]
     assert all(isinstance(outcome, OverBudget) for outcome in refused)
     assert outcomes.count(None) == len(endpoint.seen) == 2

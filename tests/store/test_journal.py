@@ -90,9 +90,13 @@ def test_a_journal_that_grew_still_contains_its_exported_head(journal: Journal) 
 
 
 def test_an_entry_is_rolled_back_with_the_change_it_records(journal: Journal, store: Store) -> None:
-    with pytest.raises(RuntimeError), store.transaction():
-        journal.append("job.queued", "job-6", "user:ada")
-        raise RuntimeError
+    def fail() -> None:
+        with store.transaction():
+            journal.append("job.queued", "job-6", "user:ada")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert journal.verify().entries == 5
 
 

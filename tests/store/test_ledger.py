@@ -72,7 +72,9 @@ def test_no_interleaving_of_reservations_and_settlements_overspends(steps: list[
 def test_what_does_not_fit_says_what_is_spent_and_reserved(ledger: Ledger) -> None:
     ledger.settle(ledger.reserve("tokens", "req-1", "ada", 400), 300)
     ledger.reserve("job", "job-1", "ada", 500)
-    with pytest.raises(OverBudget, match=r"job-2 may cost \$0\.000201, .* \$0\.0003 is spent and \$0\.0005 reserved"):
+    with pytest.raises(
+        OverBudget, match=r"job-2 may cost \$0\.000201, .* \$0\.0003 is spent and \$0\.0005 reserved"
+    ):
         ledger.reserve("job", "job-2", "ada", 201)
     assert ledger.open_of("job-2") == []
     ledger.reserve("job", "job-2", "ada", 200)
@@ -84,9 +86,7 @@ def test_what_is_free_is_never_refused(ledger: Ledger) -> None:
     ledger.reserve("job", "job-2", "ada", 0)
 
 
-def test_the_month_limits_what_the_day_would_allow(
-    monkeypatch: pytest.MonkeyPatch, ledger: Ledger
-) -> None:
+def test_the_month_limits_what_the_day_would_allow(monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> None:
     monkeypatch.setattr(Store, "now", staticmethod(lambda: 1_793_500_000.0))  # 2026-11-01, in UTC
     ledger.settle(ledger.reserve("job", "job-1", "ada", 1_000), 1_000)
     monkeypatch.setattr(Store, "now", staticmethod(lambda: 1_793_600_000.0))  # a day later

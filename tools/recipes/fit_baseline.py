@@ -13,21 +13,21 @@
 
     python -P fit_baseline.py SPEC OUT
 
-The rung below a fine-tune, made as strong as it cheaply gets, so that a fine-tune earns its place.
+The rungs below a fine-tune: linear heads with a lexicon, and with learned patterns as well.
 Answers are flat JSON objects (or plain labels). Each field is one of two kinds:
 
 - label: logistic regression over sentence embeddings, TF-IDF of characters and words, or both,
   whichever is best in cross-validation on the training rows;
-- span (its values stand in the input): values seen in training, and patterns generalised from them
-  (shape of the value, the words around it), kept where they were right often enough; learned for
-  each value of the label that tells best whether there is a span at all. How often is often enough
-  is chosen by cross-validation over *unseen values*, since that is what held-out rows hold.
+- span (its values stand in the input): a lexicon of the values seen in training. With ``patterns``,
+  also rules generalised from them (shape of the value, the words around it), kept where they were
+  right often enough; learned for each value of the label that tells best whether there is a span at
+  all. How often is often enough is chosen by cross-validation over *unseen values*.
 
 SPEC
     inputs.train      training set: {"prompt", "completion"} or {"messages"} rows
     inputs.rows       the suite's JSONL of {"id", "input", "expected"}; "expected" is only passed on
     inputs.embedder   folder of a sentence-transformers model; without it, TF-IDF alone
-    seed (0), limit (0: all rows)
+    patterns (false), seed (0), limit (0: all rows)
 OUT
     rows.jsonl        the rows with "output"
     result.json       n, answered, errors, seconds, fields: how each is answered, with its training estimate
@@ -50,6 +50,7 @@ FOLDS = 3
 # Inverse regularization: short texts, many classes; flat between 10 and 100 on the tickets.
 C = 30.0
 PRECISIONS = (0.4, 0.55, 0.7, 0.85)
+NO_RULES = 2.0  # a precision that no rule reaches
 # Share of a field's values that must stand in the input for the field to be a span.
 SPAN_SHARE = 0.95
 
@@ -356,7 +357,8 @@ class Baseline:
         return [{field: answer[field] for field in self.order} for answer in answers]
 
 
-def fit(features: Features, texts: Sequence[str], answers: Sequence[Answer]) -> Baseline:
+def fit(features: Features, texts: Sequence[str], answers: Sequence[Answer], patterns: bool) -> Baseline:
+    """A head for each label field and a finder for each span field; without `patterns`, a lexicon alone."""
     fields = list(answers[0])
     spans = [field for field in fields if is_span(texts, [answer[field] for answer in answers])]
     labels = [field for field in fields if field not in spans]
@@ -371,7 +373,8 @@ def fit(features: Features, texts: Sequence[str], answers: Sequence[Answer]) -> 
     for done, field in enumerate(spans, len(labels)):
         emit("progress", done=done, total=len(fields), unit="fields", message=f"span {field}")
         by = deciding_label(answers, field, labels)
-        scores = {p: cross_validate_span(texts, answers, field, by, p) for p in PRECISIONS}
+        offered = PRECISIONS if patterns else (NO_RULES,)
+        scores = {p: cross_validate_span(texts, answers, field, by, p) for p in offered}
         precision = max(scores, key=lambda p: scores[p])
         made.spans[field] = fit_spans(texts, answers, field, by, precision)
         made.notes[field] = {
@@ -422,7 +425,7 @@ def run(spec: dict[str, Any], out: Path) -> dict[str, Any]:
     rows = read_lines(inputs["rows"])[: spec.get("limit") or None]
     features = Features(inputs.get("embedder"))
     features.embed([*texts, *(row["input"] for row in rows)])
-    baseline = fit(features, texts, answers)
+    baseline = fit(features, texts, answers, bool(spec.get("patterns")))
     began = time.monotonic()
     said = baseline.answer([row["input"] for row in rows])
     each = round((time.monotonic() - began) / max(1, len(rows)), 6)

@@ -1,4 +1,4 @@
-"""Small tools for the tests: one that answers, one that changes something, one that works, one that serves."""
+"""Small tools for the tests: one answers, one changes something, one works, one serves."""
 
 from __future__ import annotations
 
@@ -75,9 +75,13 @@ async def work(
         recipe="work",
         title=f"Work on {text}",
         spec={
-            "text": text, "behaviour": behaviour, "hold": hold, "starts": starts, "done_fails": done_fails,
+            "text": text,
+            "behaviour": behaviour,
+            "hold": hold,
+            "starts": starts,
+            "done_fails": done_fails,
             "timing_key": "work",
-        },  # fmt: skip
+        },
         quote=Quote(seconds=1.0, micro_usd=ctx.price(1.0), basis="a guess"),
         timeout_s=timeout_s,
         inputs={"source": source} if source else {},

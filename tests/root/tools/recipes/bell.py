@@ -4,7 +4,7 @@
 # ///
 """A service that answers POST /ring with what it was sent, and its pid.
 
-    python -P bell.py SPEC OUT
+python -P bell.py SPEC OUT
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 # ///
 """Write ``spec["text"]``, and the input if there is one, to a file; or go wrong as asked for.
 
-    python -P work.py SPEC OUT
+python -P work.py SPEC OUT
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def main() -> int:
         case "hang":
             signal.pause()
         case "spawn_and_hang":
-            child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], start_new_session=True)
+            command = [sys.executable, "-c", "import signal; signal.pause()"]
+            child = subprocess.Popen(command, start_new_session=True)
             print(json.dumps({"event": "progress", "child": child.pid}), flush=True)
             signal.pause()
         case "ask_gateway":
