@@ -27,8 +27,8 @@ class Boot:
         self._config = config
         self.running: list[Daemon] = []
 
-    async def __call__(self, **changes: Any) -> Daemon:
-        daemon = Daemon(self._config(**changes), url="http://127.0.0.1:1")
+    async def __call__(self, *, url: str = "http://127.0.0.1:1", **changes: Any) -> Daemon:
+        daemon = Daemon(self._config(**changes), url=url)
         self.running.append(daemon)
         await daemon.start()
         return daemon

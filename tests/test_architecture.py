@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import http.client
 import json
@@ -52,9 +53,14 @@ def plugins() -> list[Path]:
     return [path for folder in folders for path in sources(folder) if "recipes" not in path.parts]
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imports(path: Path) -> Iterator[tuple[int, str, int]]:
     """(relative level, dotted name, line) of every import in a file, also of those within functions."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name, node.lineno) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -152,7 +158,7 @@ def test_only_the_command_line_prints() -> None:
         f"{path.relative_to(REPO)}:{node.lineno}"
         for path in (*sources(PACKAGE), *plugins())
         if part_of_or_plugin(path) != "cli"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes(path)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert wrong == []

@@ -230,6 +230,19 @@ async def test_a_recipe_that_changed_after_the_approval_is_refused(
     assert "The recipe 'work' was changed since it was approved" in ended.reason
 
 
+async def test_an_environment_that_changed_after_the_approval_is_refused(
+    boot: Boot, agent: Caller, person: Caller, tmp_path: Path
+) -> None:
+    daemon = await boot(policy="asking", cache_dir=tmp_path / "cache")
+    view = await launched(daemon, agent)
+    for lock in (tmp_path / "cache/locks").glob("pylock.*.toml"):
+        lock.write_text('packages = [{name = "left-pad", version = "1"}]', encoding="utf-8")
+    await daemon.approvals.decide(view.id, "approve", person)
+    ended = await daemon.jobs.settled(view.id)
+    assert (ended.state, ended.micro_usd) == ("failed", None)
+    assert "The environment of recipe 'work' was changed since it was approved" in ended.reason
+
+
 async def test_a_tool_that_answers_at_once_is_carried_out_when_it_is_approved(
     asking: Daemon, agent: Caller, person: Caller
 ) -> None:

@@ -209,7 +209,13 @@ async def baseline(
         recipe="fit_baseline",
         title=f"Baseline for {found.name} from {path.name}",
         spec=_scoring(found, model="linear-head", label="patterns" if patterns else "lexicon")
-        | {"limit": limit, "seed": 0, "patterns": patterns, "timing_key": key, "dataset": artifact.id if artifact else str(path)},
+        | {
+            "limit": limit,
+            "seed": 0,
+            "patterns": patterns,
+            "timing_key": key,
+            "dataset": artifact.id if artifact else str(path),
+        },
         inputs=inputs,
         quote=Quote(
             seconds=round(seconds, 1),

@@ -15,6 +15,7 @@ from agentd.errors import AgentdError, InputError, NotFound, OverBudget, Unavail
 from agentd.policy.callers import Caller
 from agentd.router.dispatch import UpstreamError
 from agentd.sdk import Alias, Model
+from agentd.server.app import bind, http_server
 from agentd.store.requests import RequestRow
 
 pytestmark = pytest.mark.anyio
@@ -206,6 +207,26 @@ async def test_an_unknown_model_is_answered_with_the_nearest_name(reach: Reach, 
     daemon = await reach()
     with pytest.raises(NotFound, match="Did you mean 'fine'"):
         await daemon.gateway_complete(body("fin"), agent)
+
+
+async def test_a_job_asks_models_through_the_gateway_with_a_key_of_its_own(
+    reach: Reach, agent: Caller
+) -> None:
+    listener = bind("127.0.0.1", 0)
+    daemon = await reach(url=f"http://127.0.0.1:{listener.getsockname()[1]}")
+    server = http_server(daemon)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    handle: Any = await daemon.calls.call("work", {"behaviour": "ask_gateway", "text": "hi"}, agent)
+    view = await daemon.jobs.settled(handle.id)
+    server.should_exit = True
+    await serving
+    assert (view.state, view.reason) == ("succeeded", "")
+    assert view.result is not None
+    assert view.result["text"] == "hello"
+    assert (last(daemon).principal, last(daemon).micro_usd) == (f"job:{view.id}", SPENT)
+    folder = daemon.jobs.attempt_folder(view.id)
+    assert folder is not None
+    assert not [path for path in folder.rglob("*") if path.is_file() and b"agentd_" in path.read_bytes()]
 
 
 @pytest.mark.parametrize("streamed", [False, True])

@@ -56,7 +56,7 @@ def main() -> int:
 
 
 def ask(text: str) -> str:
-    body = {"model": "local", "messages": [{"role": "user", "content": text}]}
+    body = {"model": "fine", "messages": [{"role": "user", "content": text}]}
     request = urllib.request.Request(
         os.environ["AGENTD_GATEWAY_URL"] + "/chat/completions",
         json.dumps(body).encode(),
