@@ -398,10 +398,10 @@ class Calls:
         """The service `name`, launched when there is none; None while it starts. Raises what stops it."""
         if launch.service is None:
             raise InputError(f"The launch of {name!r} has no service to keep")
-        found = self._jobs.service(name)
+        found = self._jobs.services.find(name)
         if found is not None:
             if found.ready:
-                self._jobs.touch(found.job_id)
+                self._jobs.services.touch(found.job_id)
             return found if found.ready else None
         last = next((job for job in self._jobs.list(limit=200) if job.tool == name), None)
         broke = last is not None and last.state in ("failed", "timed_out", "lost")

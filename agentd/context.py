@@ -108,10 +108,10 @@ class _Services:
         return await self._calls.ensure(name, launch, self._caller)
 
     def find(self, name: str) -> ServiceView | None:
-        return self._jobs.service(name)
+        return self._jobs.services.find(name)
 
     def add_serves(self, service: ServiceView, names: Sequence[str]) -> None:
-        self._jobs.add_serves(service.job_id, list(names))
+        self._jobs.services.add_serves(service.job_id, list(names))
 
     async def request(
         self, service: ServiceView, path: str, body: Mapping[str, Any], *, timeout_s: float = 30.0
@@ -119,7 +119,7 @@ class _Services:
         """POST JSON to a service. A plain-text answer comes back as ``{"text": …}``."""
         import httpx  # on first use: the daemon starts without an HTTP client
 
-        self._jobs.touch(service.job_id)
+        self._jobs.services.touch(service.job_id)
         try:
             async with httpx.AsyncClient(timeout=timeout_s, trust_env=False) as client:
                 response = await client.post(

@@ -20,7 +20,8 @@ from agentd.config import Config
 from agentd.context import Offer
 from agentd.errors import Busy, Conflict
 from agentd.jobs.environments import Environments
-from agentd.jobs.runner import Jobs, Places
+from agentd.jobs.launching import Places
+from agentd.jobs.runner import Jobs
 from agentd.locations import ADDRESS, AGENT_TOKEN, OWNER_TOKEN, read_address
 from agentd.plugins import Plugins
 from agentd.policy.approvals import Approvals
@@ -235,7 +236,7 @@ class _Serving:
     """`router.dispatch.Serving` over jobs."""
 
     def __init__(self, jobs: Jobs) -> None:
-        self.find, self.touch = jobs.service, jobs.touch
+        self.find, self.touch = jobs.services.find, jobs.services.touch
 
 
 def accelerator() -> str:

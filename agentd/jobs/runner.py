@@ -11,36 +11,32 @@ import asyncio
 import contextlib
 import json
 import logging
-import re
-import secrets
 import shutil
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from agentd.errors import AgentdError, Conflict, NotFound, Unavailable
 from agentd.ids import new_id
-from agentd.jobs import snapshot
 from agentd.jobs.attempts import Attempt, Exit, Observation
+from agentd.jobs.launching import Launching, Places
+from agentd.jobs.live import Live, LiveJobs
 from agentd.jobs.machine import JobEvent, advance, event_of
+from agentd.jobs.services import Services
+from agentd.jobs.views import failure, job_view
 from agentd.policy.approvals import Approvals
-from agentd.policy.digests import digest_file
 from agentd.sdk import Finished, JobView, ServiceView
 from agentd.signals import Changes
 from agentd.store import Store
 from agentd.store.approvals import Approval
 from agentd.store.jobs import JobRow, JobTable
 from agentd.store.journal import Journal
-from agentd.store.ledger import Ledger, usd
+from agentd.store.ledger import Ledger
 
 __all__ = ["Building", "Jobs", "Places"]
 
 log = logging.getLogger(__name__)
 TICK_S = 0.5
-HEALTH_EVERY_S = 0.5
-TOKEN_FILE = "service-token"
 
 
 class Building(Protocol):
@@ -52,29 +48,6 @@ class Building(Protocol):
         Raises `Conflict` when that environment is not the one of `digest`.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Folders and addresses that launches are given."""
-
-    attempts: Path
-    artifacts: Path
-    cache: Path
-    gateway: str
-    offline: bool = False
-
-
-@dataclass(slots=True)
-class _Live:
-    """What is known of a running job only while the daemon lives."""
-
-    task: asyncio.Task[None] | None = None
-    progress: dict[str, Any] = field(default_factory=dict[str, Any])
-    error: tuple[str, str] = ("", "")
-    ready: bool = False
-    last_used: float = 0.0
-    end_reason: str = ""
 
 
 Finisher = Callable[[JobRow, Finished], Awaitable[dict[str, Any]]]
@@ -100,10 +73,11 @@ class Jobs:
     ) -> None:
         self._store, self._table, self._approvals = store, table, approvals
         self._ledger, self._journal, self._changes = ledger, journal, changes
-        self._building, self._places = building, places
-        self._price, self._job_token = price, job_token
+        self._building, self._places, self._price = building, places, price
         self._slots = asyncio.Semaphore(max_jobs)
-        self._live: dict[str, _Live] = {}
+        self._live: LiveJobs = LiveJobs(Live)
+        self.services = Services(store, table, journal, changes, self._live)
+        self._launching = Launching(places, job_token)
         self.finish: Finisher = _no_finish
         approvals.on_decided = self._on_decided
 
@@ -164,6 +138,11 @@ class Jobs:
                 return
             await self._changes.after(version)
 
+    def _view(self, row: JobRow) -> JobView:
+        seen = self.services.view(row) if row.is_service and not row.ended else None
+        progress = self._live[row.id].progress if row.id in self._live else {}
+        return job_view(row, self._approvals.of_job(row.id), progress, seen)
+
     # --- from decision to launch ------------------------------------------------------------
 
     def start(self, job_id: str) -> None:
@@ -179,7 +158,7 @@ class Jobs:
         row = self.row(job_id)
         if row.ended:
             return self._view(row)
-        live = self._live.setdefault(job_id, _Live())
+        live = self._live[job_id]
         live.end_reason = reason
         attempt = self._table.attempt_of(job_id)
         if row.state == "running" and attempt is not None:
@@ -246,7 +225,7 @@ class Jobs:
             self._end(row, "expire", "nobody answered in time")
 
     def _drive(self, job_id: str, work: Coroutine[Any, Any, None]) -> None:
-        live = self._live.setdefault(job_id, _Live())
+        live = self._live[job_id]
         live.task = asyncio.create_task(self._guarded(job_id, work), name=job_id)
 
     async def _guarded(self, job_id: str, work: Coroutine[Any, Any, None]) -> None:
@@ -299,7 +278,7 @@ class Jobs:
         for name in row.launch["needs"]:
             self._report(row.id, message=f"waiting for {name}")
             while True:
-                version, service = self._changes.version, self.service(name)
+                version, service = self._changes.version, self.services.find(name)
                 if service is None:
                     raise Unavailable(f"{row.id} needs the service {name!r}, which {self._why_not(name)}")
                 if service.ready:
@@ -318,7 +297,7 @@ class Jobs:
         assert row.launch is not None
         attempt = Attempt(self._places.attempts / new_id("att"))
         try:
-            spec = await self._write(row, row.launch, attempt, python, services)
+            spec = await self._launching.write(row, attempt, python, services)
             with self._store.transaction():
                 self._approvals.consume(row.id, row.digest)
                 self._ledger.reserve("job", row.id, row.principal, row.launch["max_micro_usd"])
@@ -329,64 +308,16 @@ class Jobs:
             raise
         return attempt
 
-    async def _write(
-        self,
-        row: JobRow,
-        launch: Mapping[str, Any],
-        attempt: Attempt,
-        python: Path,
-        services: Mapping[str, ServiceView],
-    ) -> dict[str, Any]:
-        """Fix what the attempt reads, and write it down; returns the recipe's SPEC."""
-        recipe = attempt.folder / "recipe" / Path(launch["recipe_path"]).name
-        inputs = await asyncio.to_thread(self._take, launch, recipe, attempt.folder)
-        secret_values: dict[str, str] = {}
-        given: dict[str, dict[str, str]] = {}
-        for name, service in services.items():
-            variable = f"AGENTD_SERVICE_{re.sub(r'[^A-Z0-9]', '_', name.upper())}_TOKEN"
-            given[name] = {"url": service.url, "token_env": variable}
-            secret_values[variable] = service.token
-        spec: dict[str, Any] = {**launch["spec"], "inputs": inputs, "services": given}
-        if row.is_service:
-            spec["port"] = spec.get("port") or _free_port()
-            secret_values["AGENTD_SERVICE_TOKEN"] = secrets.token_urlsafe(32)
-            _write_private(attempt.folder / TOKEN_FILE, secret_values["AGENTD_SERVICE_TOKEN"])
-        if launch["gateway"]:
-            secret_values["AGENTD_GATEWAY_KEY"] = self._job_token(row.id, launch["timeout_s"])
-        attempt.prepare(
-            spec, attempt.argv(python, recipe), self._env(launch), secret_values, launch["timeout_s"]
-        )
-        return spec
-
-    def _take(self, launch: Mapping[str, Any], recipe: Path, folder: Path) -> dict[str, str]:
-        recipe.parent.mkdir(parents=True, exist_ok=True)
-        recipe.write_bytes(Path(launch["recipe_path"]).read_bytes())
-        if digest_file(recipe) != launch["recipe_digest"]:
-            raise Conflict(
-                f"The recipe {launch['recipe']!r} was changed since it was approved", hint="Start it again"
-            )
-        return snapshot.take(
-            launch["inputs"], launch["input_digests"], self._places.artifacts, folder / "inputs"
-        )
-
-    def _env(self, launch: Mapping[str, Any]) -> dict[str, str]:
-        env = {"AGENTD_CACHE_DIR": str(self._places.cache), **launch["env"]}
-        if launch["gateway"]:
-            env["AGENTD_GATEWAY_URL"] = self._places.gateway
-        if self._places.offline:
-            env["HF_HUB_OFFLINE"] = "1"
-        return env
-
     # --- from launch to end -----------------------------------------------------------------
 
     async def _watch(self, job_id: str, attempt: Attempt) -> None:
         """Follow a launched attempt until it is over."""
-        live = self._live.setdefault(job_id, _Live())
+        live = self._live[job_id]
         live.last_used = self._store.now()
         ended = asyncio.create_task(attempt.run())
         watchers: list[asyncio.Task[Any]] = [ended]
         if self.row(job_id).is_service:
-            watchers.append(asyncio.create_task(self._tend(job_id, ended)))
+            watchers.append(asyncio.create_task(self.services.tend(job_id, ended)))
         offset = 0
         try:
             while not ended.done():
@@ -428,7 +359,7 @@ class Jobs:
         if event == "cancel":
             self._end(row, event, live.end_reason or "cancelled", attempt=attempt, exit=seen.exit)
         elif event != "succeed" or result is None:
-            reason = live.end_reason or _failure(seen.exit, live.error, attempt)
+            reason = live.end_reason or failure(seen.exit, live.error, attempt)
             self._end(row, event, reason, attempt=attempt, exit=seen.exit)
         else:
             await self._succeed(row, attempt, seen.exit, result)
@@ -488,7 +419,7 @@ class Jobs:
         return self.row(row.id)
 
     def _report(self, job_id: str, **progress: Any) -> None:
-        self._live.setdefault(job_id, _Live()).progress = {k: v for k, v in progress.items() if k != "event"}
+        self._live[job_id].progress = {k: v for k, v in progress.items() if k != "event"}
         self._changes.announce()
 
     def _sweep(self) -> None:
@@ -499,164 +430,10 @@ class Jobs:
                 log.info("removing %s, which was never launched", folder)
                 shutil.rmtree(folder, ignore_errors=True)
 
-    # --- services ---------------------------------------------------------------------------
-
-    def service(self, name: str) -> ServiceView | None:
-        """The newest live service that serves `name`, or was launched by recipe `name`, ready or not."""
-        for row in self._table.list(state="live", limit=1000):
-            if row.launch is None or row.serves is None:
-                continue
-            if name in (*row.serves, row.id, row.launch["recipe"]):
-                return self._service_view(row)
-        return None
-
-    def touch(self, job_id: str) -> None:
-        """A service was used: its idle clock starts again."""
-        self._live.setdefault(job_id, _Live()).last_used = self._store.now()
-
-    def add_serves(self, job_id: str, names: list[str]) -> None:
-        """A service answers for more models now."""
-        row = self.row(job_id)
-        self._table.update(job_id, serves=sorted({*(row.serves or []), *names}))
-        self._journal.append("service.serves", job_id, "daemon", names=names)
-        self._changes.announce()
-
-    async def _tend(self, job_id: str, ended: asyncio.Task[Observation]) -> None:
-        """Ask after a service's health until it is ready; then stop it when nobody has used it for long."""
-        import httpx
-
-        row = self.row(job_id)
-        assert row.launch is not None
-        service, live = row.launch["service"], self._live[job_id]
-        give_up = self._store.now() + service["ready_within_s"]
-        async with httpx.AsyncClient(timeout=5.0, trust_env=False) as client:
-            while not live.ready and not ended.done():
-                view = self._service_view(self.row(job_id))
-                with contextlib.suppress(httpx.HTTPError):
-                    response = await client.get(view.url + service["health"], headers=_bearer(view))
-                    live.ready = response.status_code == 200
-                if live.ready:
-                    break
-                if self._store.now() > give_up:
-                    live.end_reason = f"it was not ready within {service['ready_within_s']:.0f} s"
-                    await self._attempt_of(job_id).kill_tree(reason="timed_out")
-                    return
-                await asyncio.sleep(HEALTH_EVERY_S)
-        live.last_used = self._store.now()
-        self._journal.append("service.ready", job_id, "daemon")
-        self._changes.announce()
-        while not ended.done():
-            await asyncio.sleep(min(10.0, service["idle_stop_s"]))
-            idle = self._store.now() - live.last_used
-            if idle >= service["idle_stop_s"]:
-                live.end_reason = f"nobody used it for {idle / 60:.0f} minutes"
-                await self._attempt_of(job_id).kill_tree()
-                return
-
-    def _attempt_of(self, job_id: str) -> Attempt:
-        row = self._table.attempt_of(job_id)
-        assert row is not None
-        return Attempt(row.folder)
-
-    def _service_view(self, row: JobRow) -> ServiceView:
-        attempt = self._table.attempt_of(row.id)
-        if attempt is None or attempt.port is None:
-            return ServiceView(
-                job_id=row.id, name=row.tool, url="", token="", ready=False, serves=tuple(row.serves or ())
-            )
-        live = self._live.get(row.id)
-        return ServiceView(
-            job_id=row.id,
-            name=row.tool,
-            url=f"http://127.0.0.1:{attempt.port}",
-            token=(attempt.folder / TOKEN_FILE).read_text(encoding="ascii"),
-            ready=live is not None and live.ready,
-            serves=tuple(row.serves or ()),
-        )
-
-    # --- what everybody sees ----------------------------------------------------------------
-
-    def _view(self, row: JobRow) -> JobView:
-        live = self._live.get(row.id)
-        approval = self._approvals.of_job(row.id)
-        service = None
-        if row.is_service:
-            seen = None if row.ended else self._service_view(row)
-            service = {
-                "url": f"{seen.url}/v1" if seen and seen.url else "",
-                "serves": list(row.serves or ()),
-                "ready": bool(seen and seen.ready),
-            }
-        return JobView(
-            id=row.id,
-            tool=row.tool,
-            title=row.title,
-            state=row.state,
-            reason=row.reason,
-            quote=row.quote,
-            progress=live.progress if live and not row.ended else {},
-            result=row.result,
-            approval=approval.id if approval else None,
-            decided_by=approval.decided_by if approval else None,
-            digest=row.digest,
-            micro_usd=row.micro_usd,
-            created_at=row.created_at,
-            started_at=row.started_at,
-            ended_at=row.ended_at,
-            service=service,
-            next=_next(row, approval, service),
-        )
-
 
 async def _no_finish(row: JobRow, finished: Finished) -> dict[str, Any]:
     return dict(finished.result)
 
 
-def _next(row: JobRow, approval: Approval | None, service: Mapping[str, Any] | None) -> str:
-    """What to do next, in one line."""
-    if row.state == "waiting_approval" and approval is not None:
-        most = approval.facts.get("max_micro_usd")
-        cost = f" (at most {usd(most)})" if isinstance(most, int) and most else ""
-        return f"A person has to approve it{cost}: agentd approve {approval.id}. Then wait with job_wait."
-    if service is not None and row.state == "running":
-        return "It is ready." if service["ready"] else "It is starting: wait for it with job_wait."
-    if row.state in ("queued", "preparing", "running"):
-        return f"Wait for it with job_wait(job={row.id!r})."
-    if row.state in ("failed", "lost", "timed_out"):
-        return f"See why with job_logs(job={row.id!r})."
-    return ""
-
-
-def _failure(exit: Exit, error: tuple[str, str], attempt: Attempt) -> str:
-    """Why an attempt failed, in one sentence: what the recipe said, else how it ended and its last words."""
-    message, hint = error
-    if message:
-        return f"{message}. {hint}" if hint else message
-    if exit.reason == "timed_out":
-        return f"it ran past its limit of {exit.ended - exit.started:.0f} s and was ended"
-    if exit.reason == "out_of_memory":
-        return "it ran out of memory and was killed"
-    ended = f"was killed by signal {exit.signal}" if exit.signal else f"exited with {exit.code}"
-    last = next((line.strip() for line in reversed(attempt.log_tail(20)) if line.strip()), "")
-    detail = exit.detail or last
-    return f"it {ended}" + (f": {detail[:400]}" if detail else "")
-
-
 def _spec_of(attempt: Attempt) -> dict[str, Any]:
     return json.loads(attempt.spec_path.read_text(encoding="utf-8"))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(text, encoding="ascii")
-
-
-def _bearer(service: ServiceView) -> dict[str, str]:
-    return {"Authorization": f"Bearer {service.token}"}

@@ -275,7 +275,7 @@ async def test_a_service_is_started_once_when_it_is_needed_and_then_used(
         with pytest.raises(Unavailable, match="being hung") as caught:
             await daemon.calls.call("ring", {"text": "ding", "starts": str(starts)}, agent)
         assert caught.value.retry_after_s == 0.1
-    service = daemon.jobs.service("bell")
+    service = daemon.jobs.services.find("bell")
     assert service is not None
     view = await daemon.jobs.settled(service.job_id)
     assert view.service is not None
@@ -293,14 +293,14 @@ async def test_a_service_is_found_by_what_it_serves_by_its_recipe_and_by_its_id(
 ) -> None:
     job = await launched(daemon, agent, "hang_bell")
     await daemon.jobs.settled(job)
-    daemon.jobs.add_serves(job, ["adapter"])
+    daemon.jobs.services.add_serves(job, ["adapter"])
     for name in ("bell", "chime", "adapter", job):
-        found = daemon.jobs.service(name)
+        found = daemon.jobs.services.find(name)
         assert found is not None
         assert (found.job_id, found.ready) == (job, True)
-    assert daemon.jobs.service("chim") is None
+    assert daemon.jobs.services.find("chim") is None
     await daemon.jobs.cancel(job)
-    assert daemon.jobs.service("bell") is None
+    assert daemon.jobs.services.find("bell") is None
     assert daemon.jobs.get(job).service == {"url": "", "serves": ["adapter", "chime"], "ready": False}
 
 
@@ -339,7 +339,7 @@ async def test_a_service_that_does_not_start_is_not_started_over_and_over(
     arguments = {"text": "ding", "starts": str(starts), "broken": True}
     with pytest.raises(Unavailable, match="being hung"):
         await daemon.calls.call("ring", arguments, agent)
-    service = daemon.jobs.service("bell")
+    service = daemon.jobs.services.find("bell")
     assert service is not None
     view = await daemon.jobs.settled(service.job_id)
     assert view.state == "failed"
