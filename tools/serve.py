@@ -118,6 +118,11 @@ def resolve(ctx: Context, model: str, adapters: list[str]) -> tuple[Model, list[
         raise InputError(f"{base.name!r} ({base.kind}) is not served from here", hint="Ask it with chat")
     if base.meta.get("task") == "embedding":
         raise InputError(f"{base.name!r} is an embedder", hint="The retriever loads it by itself")
+    if adapters and base.meta.get("quantization"):
+        raise InputError(
+            f"{base.name!r} is quantized, and adapters go on the weights they were trained on",
+            hint=f"Serve the adapters on {base.meta.get('of') or 'their base'}, or quantize with them merged in",
+        )
     names = [*([asked.name] if asked is not base else []), *adapters]
     wanted = [ctx.catalog.get(name) for i, name in enumerate(names) if name not in names[:i]]
     for adapter in wanted:

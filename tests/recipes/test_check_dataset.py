@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
-import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-
-from agentd.jobs.environments import Environments
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "tools/recipes/check_dataset.py"
@@ -74,10 +71,8 @@ def test_lengths_are_counted_in_powers_of_two() -> None:
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cache = os.environ.get("AGENTD_CACHE", str(tmp_path_factory.mktemp("environments")))
-    environments = Environments(Path(cache))
-    return asyncio.run(environments.build(asyncio.run(environments.lock(RECIPE))))
+def python(interpreter: Callable[[str], Path]) -> Path:
+    return interpreter("check_dataset")
 
 
 def run(python: Path, folder: Path, rows: list[Any], **files: Any) -> tuple[int, Any, Path]:

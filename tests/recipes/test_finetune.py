@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
-
-from agentd.jobs.environments import Environments
 
 RECIPE = Path(__file__).parents[2] / "tools/recipes/finetune.py"
 
@@ -105,10 +102,8 @@ def test_a_checkpoint_without_its_last_file_is_passed_over(tmp_path: Path) -> No
 
 
 @pytest.fixture(scope="module")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cache = os.environ.get("AGENTD_CACHE", str(tmp_path_factory.mktemp("environments")))
-    environments = Environments(Path(cache))
-    return asyncio.run(environments.build(asyncio.run(environments.lock(RECIPE))))
+def python(interpreter: Callable[[str], Path]) -> Path:
+    return interpreter("finetune")
 
 
 @pytest.fixture(scope="module")

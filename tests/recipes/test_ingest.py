@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import itertools
 import json
@@ -10,7 +9,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
@@ -19,8 +18,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from agentd.jobs.environments import Environments
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "tools/recipes/ingest.py"
@@ -341,10 +338,9 @@ def test_a_folder_without_documents_removes_nothing(listener: Listener, tmp_path
 
 @pytest.mark.slow
 def test_html_and_pdf_keep_a_text_of_their_own_with_headings_and_pages(
-    listener: Listener, tmp_path: Path
+    interpreter: Callable[[str], Path], listener: Listener, tmp_path: Path
 ) -> None:
-    environments = Environments(Path(os.environ.get("AGENTD_CACHE", str(tmp_path / "environments"))))
-    python = asyncio.run(environments.build(asyncio.run(environments.lock(RECIPE))))
+    python = interpreter("ingest")
     broken = tmp_path / "more"
     broken.mkdir()
     for name in ("warranty.html", "gift-cards.pdf"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
 import os
@@ -11,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,6 @@ import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from agentd.jobs.environments import Environments
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "tools/recipes/serve_retriever.py"
@@ -215,11 +212,11 @@ class Service:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(
+    interpreter: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("retriever")
-    cache = Path(os.environ.get("AGENTD_CACHE", str(folder / "environments")))
-    environments = Environments(cache)
-    python = asyncio.run(environments.build(asyncio.run(environments.lock(RECIPE))))
+    python = interpreter("serve_retriever")
     package = [
         sys.executable,
         "-m",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import json
 import os
@@ -12,14 +11,13 @@ import socket
 import subprocess
 import sys
 from array import array
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
-
-from agentd.jobs.environments import Environments
 
 RECIPES = Path(__file__).parents[2] / "tools/recipes"
 
@@ -93,20 +91,17 @@ def test_a_taken_port_is_told_before_the_model_is_loaded(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_real_model_is_served_beside_its_adapters_and_nothing_outlives_the_server(tmp_path: Path) -> None:
-    environments = Environments(Path(os.environ.get("AGENTD_CACHE", str(tmp_path / "environments"))))
-
-    def python(name: str) -> Path:
-        return asyncio.run(environments.build(asyncio.run(environments.lock(RECIPES / f"{name}.py"))))
-
-    model = fetch(python("fetch_model"), tmp_path)
+def test_a_real_model_is_served_beside_its_adapters_and_nothing_outlives_the_server(
+    interpreter: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = fetch(interpreter("fetch_model"), tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     spec = {"inputs": {"model": str(model)}, "name": "smol", "adapters": [], "port": port}
     (tmp_path / "serve.json").write_text(json.dumps(spec))
     with (tmp_path / "log").open("wb") as log:
         server = subprocess.Popen(
-            [python("serve_vllm"), "-P", RECIPES / "serve_vllm.py", tmp_path / "serve.json", tmp_path],
+            [interpreter("serve_vllm"), "-P", RECIPES / "serve_vllm.py", tmp_path / "serve.json", tmp_path],
             stdout=log,
             stderr=log,
             env={**os.environ, "AGENTD_SERVICE_TOKEN": "s3cret"},
