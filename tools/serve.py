@@ -26,6 +26,7 @@ from agentd.sdk import (
     Quote,
     ServiceSpec,
     ServiceView,
+    Unavailable,
     tool,
 )
 
@@ -190,12 +191,13 @@ def check_port(port: int) -> None:
 
 
 async def load_adapters(ctx: Context, service: ServiceView, wanted: list[Model]) -> JobView:
-    """Load into a running service what it does not serve yet. Raises `InputError` while it is starting."""
+    """Load into a running service what it does not serve yet. Raises `Unavailable` while it is starting."""
     missing = [adapter for adapter in wanted if adapter.name not in service.serves]
     if missing and not service.ready:
-        raise InputError(
+        raise Unavailable(
             f"{service.job_id} is only starting, so {missing[0].name!r} cannot be loaded into it yet",
             hint=f"Wait with job_wait(job={service.job_id!r}), then serve again",
+            retry_after_s=3.0,
         )
     for adapter in missing:
         body = {"lora_name": adapter.name, "lora_path": str(folder_of(adapter))}
