@@ -34,6 +34,9 @@ __all__ = ["serve", "stop_service"]
 
 MAX_LORA_RANK = 64
 KV_CACHE_GIB = 1
+MAX_REQUESTS = (
+    64  # answered together; the rest wait. More rows a step cost little where weights are read once
+)
 ENGINE_BYTES = 2_000_000_000  # the two processes of vLLM on CPU before any weights, measured
 MEASURED_RUNS = 3
 
@@ -78,7 +81,7 @@ async def serve(
             "adapters": names[1:],
             "port": port,
             "max_model_len": max_model_len,
-            "max_num_seqs": 16,
+            "max_num_seqs": MAX_REQUESTS,
             "max_lora_rank": MAX_LORA_RANK,
             "kv_cache_gib": KV_CACHE_GIB,
             "enforce_eager": True,
@@ -122,7 +125,7 @@ def resolve(ctx: Context, model: str, adapters: list[str]) -> tuple[Model, list[
     if adapters and base.meta.get("quantization"):
         raise InputError(
             f"{base.name!r} is quantized, and adapters go on the weights they were trained on",
-            hint=f"Serve the adapters on {base.meta.get('of') or 'their base'}, or quantize with them merged in",
+            hint="Serve them on their base, or quantize with the adapter merged in",
         )
     names = [*([asked.name] if asked is not base else []), *adapters]
     wanted = [ctx.catalog.get(name) for i, name in enumerate(names) if name not in names[:i]]
