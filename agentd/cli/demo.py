@@ -25,19 +25,19 @@ from agentd.store.ledger import usd
 
 __all__ = ["demo"]
 
-VARIANTS = {  # name in the rows file -> step of the plan that measured it
+SCHEMES = {  # name in the files -> the step that made it; eval_, gate_ and serve_ steps carry its name
+    "int8-w8a8-static": "static",
+    "fp8-dynamic": "fp8",
+    "int8-w8a8": "int8",
+}
+VARIANTS = {  # name in the rows file -> the step that measured it
     "base": "eval_base",
     "base_constrained": "eval_constrained",
     "baseline": "baseline",
     "tuned": "eval_tuned",
-    "int8-w8a8-static": "eval_int8",
-    "fp8-dynamic": "eval_fp8",
+    **{scheme: f"eval_{step}" for scheme, step in SCHEMES.items()},
 }
-MADE_BY = {"baseline": "baseline", "tuned": "tune", "int8-w8a8-static": "int8", "fp8-dynamic": "fp8"}
-GATES = {
-    "int8-w8a8-static": ("int8", "eval_int8", "gate_int8", None),
-    "fp8-dynamic": ("fp8", "eval_fp8", "gate_fp8", "ask_small"),
-}
+MADE_BY = {"baseline": "baseline", "tuned": "tune", **SCHEMES}
 
 
 @click.command()
@@ -154,7 +154,7 @@ def _report(client: Client, view: Mapping[str, Any], started: float) -> dict[str
             for a in reversed(client.get("/api/approvals", state="all"))
         ],
         "alias": {"name": alias["name"], "model": next(iter(alias["weights"])), "why": alias["reason"]},
-        "quantized": [_quantized(scheme, done) for scheme in GATES if GATES[scheme][0] in done],
+        "quantized": [_quantized(scheme, done) for scheme, step in SCHEMES.items() if f"gate_{step}" in done],
         "run": view["id"],
         "seconds": round(seconds, 1),
         "watched_seconds": round(time.time() - started, 1),
@@ -162,16 +162,15 @@ def _report(client: Client, view: Mapping[str, Any], started: float) -> dict[str
 
 
 def _quantized(scheme: str, done: Mapping[str, Any]) -> dict[str, Any]:
-    made, measured, gate, asked = GATES[scheme]
-    answer = done.get(asked or "")
-    passed = done[gate]["verdict"] in ("better", "not_worse")
+    step = SCHEMES[scheme]
+    gate, answer = done[f"gate_{step}"], done.get("ask_small")
     return {
         "scheme": scheme,
-        "score": done[measured]["score"],
-        "bytes": done[made]["bytes"],
-        "verdict": "accepted" if passed else "rejected",
-        "compare": done[gate],
-        "served": bool(answer and answer["model"] == done[made]["model"]),
+        "score": done[f"eval_{step}"]["score"],
+        "bytes": done[step]["bytes"],
+        "verdict": "accepted" if gate["verdict"] in ("better", "not_worse") else "rejected",
+        "compare": gate,
+        "served": bool(answer and answer["model"] == done[step]["model"]),
     }
 
 
@@ -238,18 +237,13 @@ def _tell(report: Mapping[str, Any], view: Mapping[str, Any], costs: Mapping[str
 
 
 def _table(done: Mapping[str, Any], costs: Mapping[str, int]) -> list[tuple[Any, ...]]:
-    sizes = {
-        "base": done["base"]["size_bytes"],
-        "base_constrained": done["base"]["size_bytes"],
-        "tuned": done["base"]["size_bytes"] + done["tune"]["size_bytes"],
-        "int8-w8a8-static": done.get("int8", {}).get("bytes"),
-        "fp8-dynamic": done.get("fp8", {}).get("bytes"),
-    }
-    verdicts = {
-        "tuned": done["compare"]["verdict"] + " than the constrained base",
-        "int8-w8a8-static": done.get("gate_int8", {}).get("verdict"),
-        "fp8-dynamic": done.get("gate_fp8", {}).get("verdict"),
-    }
+    base = done["base"]["size_bytes"]
+    sizes = {"base": base, "base_constrained": base, "tuned": base + done["tune"]["size_bytes"]}
+    verdicts = {"tuned": done["compare"]["verdict"] + " than the constrained base"}
+    for scheme, step in SCHEMES.items():
+        if f"gate_{step}" in done:
+            sizes[scheme] = done[step]["bytes"]
+            verdicts[scheme] = done[f"gate_{step}"]["verdict"].replace("_", " ") + " than tuned"
     rows: list[tuple[Any, ...]] = []
     for variant, step in VARIANTS.items():
         if step in done:
