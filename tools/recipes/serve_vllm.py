@@ -204,7 +204,7 @@ def on_cpu() -> bool:
 
 def quantized(spec: Mapping[str, Any]) -> bool:
     config = Path(spec["inputs"]["model"], "config.json")
-    return "quantization_config" in json.loads(config.read_text(encoding="utf-8"))
+    return config.is_file() and "quantization_config" in json.loads(config.read_text(encoding="utf-8"))
 
 
 def dtype_for(spec: Mapping[str, Any]) -> str:
