@@ -26,8 +26,8 @@ Row = dict[str, Any]
 
 
 def dumps(value: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces; what is stored is what is hashed."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    """Compact JSON, keys in the order they came: in a JSON schema it is the order a model writes in."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
 def loads(text: str | None) -> Any:
@@ -85,7 +85,7 @@ class Store:
         return self._connection.execute(sql, parameters).rowcount
 
     def insert(self, table: str, row: Row, *, replace: bool = False) -> None:
-        """Insert `row`; dicts, lists and tuples are stored as canonical JSON."""
+        """Insert `row`; dicts, lists and tuples are stored as JSON."""
         verb = "INSERT OR REPLACE" if replace else "INSERT"
         values = [dumps(v) if isinstance(v, (dict, list, tuple)) else v for v in row.values()]
         marks = ", ".join("?" for _ in row)

@@ -1,7 +1,7 @@
 """The tables, as sqlite-utils migrations. Released migrations are never edited: add another one.
 
 Times are seconds since the epoch (REAL), money is integer micro-USD, structured values are
-canonical JSON in TEXT.
+JSON in TEXT.
 """
 
 from __future__ import annotations

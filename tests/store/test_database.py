@@ -106,3 +106,11 @@ def test_a_token_is_not_stored_and_ends_with_its_lifetime(store: Store, path: Pa
     assert text.encode() not in path.read_bytes() + path.with_name("agentd.db-wal").read_bytes()
     assert table.revoke(note="a note") == 1
     assert table.find(text) is None
+
+
+def test_stored_json_keeps_the_order_of_its_keys(tmp_path: Path) -> None:
+    """A JSON schema's properties are written by a constrained model in their order."""
+    store = Store(tmp_path / "agentd.db")
+    store.insert("aliases", {"name": "a", "weights": {"z": 1, "a": 2}, "reason": "", "at": 0.0})
+    assert store.value("SELECT weights FROM aliases") == '{"z":1,"a":2}'
+    store.close()
