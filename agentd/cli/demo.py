@@ -28,7 +28,6 @@ __all__ = ["demo"]
 SCHEMES = {  # name in the files -> the step that made it; eval_, gate_ and serve_ steps carry its name
     "int8-w8a8-static": "static",
     "fp8-dynamic": "fp8",
-    "int8-w8a8": "int8",
 }
 VARIANTS = {  # name in the rows file -> the step that measured it
     "base": "eval_base",
