@@ -40,10 +40,12 @@ __all__ = [
     "Context",
     "DataError",
     "Denied",
+    "Figure",
     "Finished",
     "InputError",
     "JobView",
     "Launch",
+    "Metric",
     "Model",
     "NotFound",
     "OverBudget",
@@ -178,8 +180,32 @@ class Alias(Record):
     reason: str = ""
 
 
+class Figure(Record):
+    """A number over all rows at once, such as corpus BLEU, with its 95 % interval where one is known."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+class Metric(Record):
+    """What one metric came to over the rows that it could be scored on; `score` is None if those are none."""
+
+    name: str
+    scorer: str = ""
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    errors: int = 0
+    better: Literal["higher", "lower"] = "higher"
+    figures: dict[str, Figure] = {}
+    judge: dict[str, Any] = Field(default={}, description="of a judge: model, digest, calibrated, why")
+    why: str = Field(default="", description="why rows could not be scored")
+
+
 class Report(Record):
-    """What came out of measuring one model on one suite."""
+    """What came out of measuring one model on one suite. `score` is that of the first, the primary metric."""
 
     id: str
     suite: str
@@ -192,7 +218,10 @@ class Report(Record):
     high: float
     n: int
     errors: int = 0
-    rows: Path = Field(description="JSONL: {id, input, expected, output, score, error?}")
+    rows: Path = Field(description="JSONL: {id, input, expected, output, score, scores, error?}")
+    metrics: tuple[Metric, ...] = Field(default=(), description="all of them, the primary one first")
+    redteam: tuple[Metric, ...] = Field(default=(), description="rates over the suite's red-team part")
+    digests: dict[str, str] = Field(default={}, description="of what a score depends on: scorers, prompt …")
     meta: dict[str, Any] = {}
 
 
@@ -397,7 +426,8 @@ class Tool:
     """One capability, the same over MCP, CLI, agent and plan.
 
     `arguments` is a pydantic model made from the handler's keyword-only parameters, `result` the
-    model its answer is checked against (a launching tool answers with a `JobView`).
+    model its answer is checked against (a launching tool answers with a `JobView`). One that is not
+    `listed` is called by name like any other, but MCP clients are not shown it.
     """
 
     name: str
@@ -411,6 +441,7 @@ class Tool:
     destructive: bool
     idempotent: bool
     open_world: bool
+    listed: bool = True
     on_done: Done | None = None
     on_check: Handler | None = None
 
@@ -437,11 +468,14 @@ def tool(
     destructive: bool = False,
     idempotent: bool = False,
     open_world: bool = False,
+    listed: bool = True,
 ) -> Callable[[Handler], Tool]:
     """Make a tool of ``async def name(ctx, *, arg: Annotated[T, Field(description=…)] = …)``.
 
     The docstring is what a model reads to choose the tool: say what it does, what it needs, and
     when *not* to use it. Raises `TypeError` for a handler that cannot be described as a schema.
+    Models choose worse among more than about 25 tools: `listed=False` keeps one that only people,
+    plans and scripts need out of what MCP clients are shown.
     """
 
     def wrap(handler: Handler) -> Tool:
@@ -470,6 +504,7 @@ def tool(
             destructive=destructive,
             idempotent=idempotent,
             open_world=open_world,
+            listed=listed,
         )
 
     return wrap

@@ -111,6 +111,7 @@ def kind_of(tool: Tool) -> str:
         "answers at once": not tool.launches and not tool.read_only,
         "may undo something": tool.destructive,
         "reaches beyond this machine": tool.open_world,
+        "not listed over MCP": not tool.listed,
     }
     return ", ".join(name for name, holds in names.items() if holds)
 

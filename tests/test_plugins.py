@@ -39,7 +39,8 @@ def test_the_bundled_tools_load_without_a_problem() -> None:
     plugins = Plugins.open()
     assert {"finetune", "serve", "evaluate", "ingest", "job_wait"} <= plugins.tools().keys()
     assert plugins.problems == {}
-    assert len(plugins.tools()) <= 25, "more visible tools cost a model accuracy"
+    listed = [tool for tool in plugins.tools().values() if tool.listed]
+    assert len(listed) <= 25, "more visible tools cost a model accuracy"
 
 
 def test_a_users_file_wins_over_the_bundled_one_of_its_name(tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ class _Handlers:
         self, ctx: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListToolsResult:
         caller = self._caller(ctx)
-        visible = [tool for tool in self._kernel.calls.tools.values() if caller.may(role_for(tool))]
+        tools = self._kernel.calls.tools.values()
+        visible = [tool for tool in tools if tool.listed and caller.may(role_for(tool))]
         return types.ListToolsResult(tools=[self._describe(tool) for tool in visible])
 
     async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:

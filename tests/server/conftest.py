@@ -37,6 +37,11 @@ async def echo(
     """Say it back, with who asked and from where."""
 
 
+@tool(title="Aside", result=Echo, read_only=True, listed=False)
+async def aside(ctx: Context, *, text: str) -> None:
+    """Like echo, for those who know of it."""
+
+
 @tool(title="Fine-tune", launches=True, open_world=True)
 async def finetune(
     ctx: Context,
@@ -120,7 +125,7 @@ class FakeJobs:
 class FakeCalls:
     def __init__(self, jobs: FakeJobs) -> None:
         self.tools: Mapping[str, Tool] = {
-            each.name: each for each in (echo, finetune, job_wait, overspend, crash, hang)
+            each.name: each for each in (echo, aside, finetune, job_wait, overspend, crash, hang)
         }
         self.keys: dict[str, tuple[str, dict[str, Any]]] = {}
         self.hung, self.unhung = threading.Event(), threading.Event()
@@ -138,7 +143,7 @@ class FakeCalls:
 
     async def _answer(self, name: str, given: dict[str, Any], caller: Caller) -> BaseModel:
         match name:
-            case "echo":
+            case "echo" | "aside":
                 return Echo(
                     principal=caller.principal,
                     surface=caller.surface,

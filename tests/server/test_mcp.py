@@ -144,6 +144,14 @@ async def test_an_unknown_tool_is_a_protocol_error_with_near_names(connect: Conn
     assert caught.value.error.code == types.INVALID_PARAMS
 
 
+async def test_a_tool_that_is_not_listed_is_called_by_name_all_the_same(connect: Connect) -> None:
+    async with connect() as client:
+        names = {tool.name for tool in (await client.list_tools()).tools}
+        result = await client.call_tool("aside", {"text": "psst"})
+    assert "aside" not in names
+    assert (result.structured_content or {})["text"] == "psst"
+
+
 async def test_a_viewer_sees_and_calls_only_what_looks(connect: Connect) -> None:
     async with connect("view") as client:
         names = {tool.name for tool in (await client.list_tools()).tools}
