@@ -26,7 +26,6 @@ from agentd.errors import (
     InputError,
     NeedsApproval,
     NotFound,
-    OverBudget,
     Unavailable,
 )
 from agentd.jobs import snapshot
@@ -40,7 +39,7 @@ from agentd.sdk import Finished, JobView, Launch, Quote, ServiceView, Tool
 from agentd.store import Store
 from agentd.store.jobs import JobRow, JobTable
 from agentd.store.journal import Journal
-from agentd.store.ledger import Ledger, usd
+from agentd.store.ledger import Ledger
 
 __all__ = ["Calls"]
 
@@ -204,6 +203,7 @@ class Calls:
                 principal=caller.principal,
                 surface=caller.surface,
                 cwd=str(caller.cwd),
+                project=caller.project,
                 arguments=arguments,
                 quote=Quote().model_dump(),
                 digest=digest,
@@ -241,7 +241,7 @@ class Calls:
             quote=launch.quote if launch else Quote(),
             max_micro_usd=most,
             hours=launch.timeout_s / 3600 if launch else 0.0,
-            remaining_micro_usd=self._ledger.remaining(),
+            remaining_micro_usd=self._ledger.remaining(caller.payer),
             time=datetime.datetime.now().astimezone().time(),
             price_known=self._prices.known(self._offer.accelerator),
         )
@@ -264,12 +264,7 @@ class Calls:
         """Make the call durable as a queued job; what it needs decided is decided in the background."""
         self._decide(self.tools.get(name), arguments, caller, launch, name)
         most = self._prices.of(self._offer.accelerator, launch.timeout_s)
-        rest = self._ledger.remaining()
-        if rest is not None and most > rest:
-            raise OverBudget(
-                f"{name} may cost up to {usd(most)}, and the budget has {usd(rest)} left",
-                hint="Raise the budget in agentd.toml or ask for less",
-            )
+        self._ledger.check(name, caller.payer, most)
         recipe = self._offer.plugins.find("tools", f"recipes/{launch.recipe}.py")
         stored = {
             **asdict(launch),
@@ -291,6 +286,7 @@ class Calls:
                 principal=caller.principal,
                 surface=caller.surface,
                 cwd=str(caller.cwd),
+                project=caller.project,
                 arguments=arguments,
                 launch=stored,
                 quote=launch.quote.model_dump(),
@@ -346,7 +342,7 @@ class Calls:
         what = {name: launch[name] for name in APPROVED}
         digest = digest_value({"tool": row.tool, "rules": self._rules_digest, **what})
         self._approvals.refuse_if_denied(digest)
-        caller = Caller(row.principal, "operate", row.surface, row.cwd, is_agent=True)
+        caller = _caller_of(row)
         decision = self._decide(self.tools.get(row.tool), row.arguments, caller, _launch_of(row), row.tool)
         facts = {
             "tool": row.tool,
@@ -381,7 +377,7 @@ class Calls:
 
     async def _finish(self, row: JobRow, finished: Finished) -> dict[str, Any]:
         """What a succeeded job's tool makes of it."""
-        caller = Caller(row.principal, "operate", row.surface, row.cwd, is_agent=True)
+        caller = _caller_of(row)
         tool = self.tools.get(row.tool)
         if row.launch is None:
             assert tool is not None
@@ -413,6 +409,11 @@ class Calls:
         service = launch.service.model_copy(update={"serves": serves})
         self._submit(name, replace(launch, service=service), caller, arguments={})
         return None
+
+
+def _caller_of(row: JobRow) -> Caller:
+    """Whoever asked for a job, as its agent from now on."""
+    return Caller(row.principal, "operate", row.surface, row.cwd, is_agent=True, project=row.project)
 
 
 def _launch_of(row: JobRow) -> Launch:

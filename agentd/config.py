@@ -20,7 +20,7 @@ from agentd import locations
 from agentd.errors import DataError, InputError
 from agentd.sdk import Model
 
-__all__ = ["Budget", "Config", "RecipeConfig", "ServerConfig", "load_config"]
+__all__ = ["Budget", "Config", "Limit", "RecipeConfig", "ServerConfig", "load_config"]
 
 
 class Section(BaseModel):
@@ -36,11 +36,22 @@ class ServerConfig(Section):
     origins: tuple[str, ...] = Field(default=(), description="browser origins that are answered")
 
 
+class Limit(Section):
+    """What each principal, or each project, that the name fits may spend on its own."""
+
+    per_day_usd: float | None = Field(default=None, ge=0)
+    per_month_usd: float | None = Field(default=None, ge=0)
+
+
 class Budget(Section):
     """What may be spent, tokens and jobs together. None is no limit."""
 
     per_day_usd: float | None = Field(default=10.0, ge=0)
     per_month_usd: float | None = Field(default=100.0, ge=0)
+    principals: dict[str, Limit] = Field(
+        default={}, description='who asks, as a pattern ("agent:*"), to a limit for each that fits'
+    )
+    projects: dict[str, Limit] = Field(default={}, description="projects, as patterns, to limits for each")
 
 
 class RecipeConfig(Section):

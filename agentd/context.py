@@ -44,7 +44,7 @@ class Offer:
     """What the daemon offers tools. `runs` is set once there are runs."""
 
     artifacts: sdk.Artifacts
-    catalog_for: Callable[[str], sdk.Catalog]
+    catalog_for: Callable[[Caller], sdk.Catalog]
     price: Callable[[float], int]
     reports: sdk.Reports
     plugins: Plugins
@@ -63,7 +63,7 @@ class Context:
         self.artifacts, self.reports, self.accelerator = offer.artifacts, offer.reports, offer.accelerator
         self.plugins: sdk.Plugins = offer.plugins
         self.jobs: sdk.Jobs = jobs
-        self.catalog: sdk.Catalog = offer.catalog_for(caller.principal)
+        self.catalog: sdk.Catalog = offer.catalog_for(caller)
         self.services: sdk.Services = _Services(calls, jobs, caller)
         self.plans: sdk.Plans = _Plans(offer.runs, caller)
         self._calls, self._offer, self._caller = calls, offer, caller

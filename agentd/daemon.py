@@ -28,7 +28,7 @@ from agentd.policy.approvals import Approvals
 from agentd.policy.callers import Caller
 from agentd.policy.prices import load_prices
 from agentd.policy.rules import load_rules
-from agentd.router.catalog import Catalog, PrincipalCatalog
+from agentd.router.catalog import CallersCatalog, Catalog
 from agentd.router.dispatch import Dispatch
 from agentd.router.providers import with_provider
 from agentd.signals import Changes
@@ -38,7 +38,7 @@ from agentd.store.artifacts import ArtifactTable
 from agentd.store.catalog import CatalogTable
 from agentd.store.jobs import JobTable
 from agentd.store.journal import Journal
-from agentd.store.ledger import Ledger
+from agentd.store.ledger import DEFAULT_PROJECT, Ledger
 from agentd.store.reports import ReportTable
 from agentd.store.requests import RequestTable
 from agentd.store.runs import RunTable
@@ -71,7 +71,7 @@ class Daemon:
         self.accelerator = accelerator()
         self.changes = Changes()
         self.journal = Journal(self.store)
-        self.ledger = Ledger(self.store, config.budget)
+        self.ledger = Ledger(self.store, config.budget, self.journal)
         self.reports, self.requests = ReportTable(self.store), RequestTable(self.store)
         self._token_table = TokenTable(self.store)
         self.tokens = Tokens(self._token_table, self.state_dir)
@@ -103,7 +103,7 @@ class Daemon:
         configured = [with_provider(model, self.plugins) for model in config.models]
         self._catalog = Catalog(CatalogTable(self.store), self.journal, configured)
         self._dispatch = Dispatch(self._catalog, _Serving(self.jobs), self.ledger, self.requests)
-        self.catalog = self._catalog_for("daemon")
+        self.catalog = self._catalog_for(Caller("daemon", "admin", "daemon", self.state_dir, is_agent=True))
         offer = Offer(
             self.artifacts,
             self._catalog_for,
@@ -140,6 +140,7 @@ class Daemon:
             "daemon.started", str(os.getpid()), "daemon", version=__version__, policy=self.rules.name
         )
         shutil.rmtree(self.state_dir / "scratch", ignore_errors=True)
+        self.ledger.recover()
         await self.jobs.recover()
         self.calls.recover()
         self.runs.recover()
@@ -171,22 +172,28 @@ class Daemon:
     # --- what the server calls --------------------------------------------------------------
 
     async def gateway_complete(self, body: dict[str, Any], caller: Caller) -> dict[str, Any]:
-        return await self._dispatch.complete(body, caller.principal)
+        return await self._dispatch.complete(body, caller)
 
     def gateway_stream(self, body: dict[str, Any], caller: Caller) -> AsyncIterator[bytes]:
-        return self._dispatch.stream(body, caller.principal)
+        return self._dispatch.stream(body, caller)
 
     # --- parts ------------------------------------------------------------------------------
 
-    def _catalog_for(self, principal: str) -> PrincipalCatalog:
-        return PrincipalCatalog(self._catalog, self._dispatch.chat, principal)
+    def _catalog_for(self, caller: Caller) -> CallersCatalog:
+        return CallersCatalog(self._catalog, self._dispatch.chat, caller)
 
     def _price(self, seconds: float) -> int:
         return self.prices.of(self.accelerator, seconds)
 
     def _job_token(self, job_id: str, lifetime_s: float) -> str:
+        payer = self.jobs.row(job_id).payer
         return self._token_table.create(
-            f"job:{job_id}", "infer", f"gateway of {job_id}", lifetime_s=lifetime_s + 600
+            f"job:{job_id}",
+            "infer",
+            f"gateway of {job_id}",
+            lifetime_s=lifetime_s + 600,
+            project=payer.project,
+            charged=payer.principal,
         )
 
 
@@ -203,7 +210,15 @@ class Tokens:
         row = self._table.find(bearer)
         if row is None:
             return None
-        return Caller(row.principal, row.role, "", Path.home(), is_agent=row.note != "owner")
+        return Caller(
+            row.principal,
+            row.role,
+            "",
+            Path.home(),
+            is_agent=row.note != "owner",
+            project=row.project or DEFAULT_PROJECT,
+            charged=row.charged,
+        )
 
     def _ensure(self, path: Path, role: Any, note: str) -> None:
         if path.is_file() and self._table.find(path.read_text(encoding="ascii").strip()):

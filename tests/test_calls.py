@@ -317,7 +317,7 @@ async def test_what_may_cost_more_than_is_left_is_refused_before_anything_is_lau
     boot: Boot, agent: Caller, tmp_path: Path
 ) -> None:
     daemon = await boot(budget=Budget(per_day_usd=30.0))
-    with pytest.raises(OverBudget, match=r"work may cost up to \$60.00, and the budget has \$30.00 left"):
+    with pytest.raises(OverBudget, match=r"work may cost up to \$60.00, and this day's budget is \$30.00"):
         await launched(daemon, agent, starts=str(tmp_path / "starts"))
     assert daemon.jobs.list() == []
     assert daemon.ledger.summary().entries == []
@@ -331,7 +331,7 @@ async def test_jobs_together_do_not_launch_past_the_budget(boot: Boot, agent: Ca
     )
     refused = [view async for view in _ended(daemon, views)]
     assert len(refused) == 2
-    assert all("of this day's budget of $100.00" in view.reason for view in refused)
+    assert all("this day's budget is $100.00" in view.reason for view in refused)
     assert all(view.micro_usd is None for view in refused)
     assert daemon.ledger.summary().day_reserved == 60_000_000
 

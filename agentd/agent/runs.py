@@ -80,6 +80,7 @@ class Runs:
             principal=caller.principal,
             surface=caller.surface,
             cwd=str(caller.cwd),
+            project=caller.project,
         )
         self._journal.append("run.started", run.id, caller.principal, plan=plan.plan, params=plan.params)
         self._drive(run)
@@ -212,7 +213,9 @@ class _Execution:
     def __init__(self, run: RunRow, table: RunTable, calls: Calling, jobs: Waiting, changes: Changes) -> None:
         self._run, self._plan = run, _plan_of(run)
         self._table, self._calls, self._jobs, self._changes = table, calls, jobs, changes
-        self._caller = Caller(run.principal, "operate", run.surface, run.cwd, is_agent=True)
+        self._caller = Caller(
+            run.principal, "operate", run.surface, run.cwd, is_agent=True, project=run.project
+        )
         self._results: dict[str, Any] = {"params": run.params}
         self._skipped: set[str] = set()
 

@@ -300,7 +300,9 @@ class Jobs:
             spec = await self._launching.write(row, attempt, python, services)
             with self._store.transaction():
                 self._approvals.consume(row.id, row.digest)
-                self._ledger.reserve("job", row.id, row.principal, row.launch["max_micro_usd"])
+                self._ledger.reserve(
+                    "job", row.id, row.payer, row.launch["max_micro_usd"], attempt=attempt.id
+                )
                 self._table.add_attempt(attempt.id, row.id, attempt.folder, spec.get("port"))
                 self._move(row, "launch", started_at=self._store.now())
         except BaseException:

@@ -1,4 +1,4 @@
-"""Who asks: a principal with a role, through a surface, from a folder."""
+"""Who asks: a principal with a role, through a surface, from a folder, for a project."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentd.store.ledger import DEFAULT_PROJECT, Payer
 from agentd.store.tokens import Role
 
 __all__ = ["Caller"]
@@ -15,13 +16,22 @@ _RANK: Mapping[Role, int] = {"infer": 0, "view": 1, "operate": 2, "approve": 3, 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `is_agent` is true for a program acting for the principal, which never approves."""
+    """Who asks. `is_agent` is true for a program acting for the principal, which never approves.
+
+    What is spent is booked on `project` and on the principal, or on whom is `charged` instead of it.
+    """
 
     principal: str
     role: Role
     surface: str
     cwd: Path
     is_agent: bool
+    project: str = DEFAULT_PROJECT
+    charged: str = ""
+
+    @property
+    def payer(self) -> Payer:
+        return Payer(self.charged or self.principal, self.project)
 
     def may(self, role: Role) -> bool:
         """Each role includes the ones below it: infer < view < operate < approve < admin."""

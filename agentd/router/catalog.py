@@ -8,18 +8,19 @@ from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from agentd.errors import InputError, NotFound
+from agentd.policy.callers import Caller
 from agentd.sdk import Alias, ChatResult, Model
 from agentd.store.catalog import CatalogTable
 from agentd.store.journal import Journal
 
-__all__ = ["Ask", "Catalog", "PrincipalCatalog"]
+__all__ = ["Ask", "CallersCatalog", "Catalog"]
 
 
 class Ask(Protocol):
     """One chat request, metered."""
 
     def __call__(
-        self, model: str, messages: Sequence[Mapping[str, Any]], principal: str, **options: Any
+        self, model: str, messages: Sequence[Mapping[str, Any]], caller: Caller, **options: Any
     ) -> Awaitable[ChatResult]: ...
 
 
@@ -102,14 +103,14 @@ class Catalog:
         return self.get(chosen), f"alias {name!r} points at {chosen!r}{share}{because}"
 
 
-class PrincipalCatalog:
-    """The catalog as one principal uses it: chat requests are theirs."""
+class CallersCatalog:
+    """The catalog as one caller uses it: chat requests are theirs."""
 
-    def __init__(self, catalog: Catalog, ask: Ask, principal: str) -> None:
-        self._catalog, self._ask, self._principal = catalog, ask, principal
+    def __init__(self, catalog: Catalog, ask: Ask, caller: Caller) -> None:
+        self._catalog, self._ask, self._caller = catalog, ask, caller
         self.get, self.list, self.put = catalog.get, catalog.list, catalog.put
         self.alias, self.aliases, self.set_alias = catalog.alias, catalog.aliases, catalog.set_alias
 
     async def chat(self, model: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> ChatResult:
         """Ask a model or alias. `options` go to the endpoint as they are."""
-        return await self._ask(model, messages, self._principal, **options)
+        return await self._ask(model, messages, self._caller, **options)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agentd.errors import AgentdError, InputError, Unavailable
 from agentd.ids import new_id
+from agentd.policy.callers import Caller
 from agentd.router.catalog import Catalog
 from agentd.sdk import ChatResult, Model, ServiceView
 from agentd.store.ledger import Ledger
@@ -80,10 +81,10 @@ class Dispatch:
         if self._http is not None:
             await self._http.aclose()
 
-    async def complete(self, body: Mapping[str, Any], principal: str) -> dict[str, Any]:
+    async def complete(self, body: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
         """Answer one chat request. The reply carries ``agentd`` with request id, model and why."""
         target = self._target(body)
-        async with self._metered(target, body, principal) as metered:
+        async with self._metered(target, body, caller) as metered:
             client = self._client()
             try:
                 response = await client.post(
@@ -103,12 +104,12 @@ class Dispatch:
             reply["agentd"] = {"request_id": metered.id, "model": target.model.name, "why": target.why}
             return reply
 
-    async def stream(self, body: Mapping[str, Any], principal: str) -> AsyncIterator[bytes]:
+    async def stream(self, body: Mapping[str, Any], caller: Caller) -> AsyncIterator[bytes]:
         """The same as server-sent events, passed through as they come."""
         target = self._target(body)
         options = {**(body.get("stream_options") or {}), "include_usage": True}
         sent = {**body, "model": target.upstream, "stream": True, "stream_options": options}
-        async with self._metered(target, body, principal) as metered:
+        async with self._metered(target, body, caller) as metered:
             try:
                 async with self._client().stream(
                     "POST", f"{target.url}/chat/completions", json=sent, headers=_headers(target)
@@ -125,11 +126,11 @@ class Dispatch:
                 raise _unreachable(target, error) from error
 
     async def chat(
-        self, model: str, messages: Sequence[Mapping[str, Any]], principal: str, **options: Any
+        self, model: str, messages: Sequence[Mapping[str, Any]], caller: Caller, **options: Any
     ) -> ChatResult:
         """One request as a tool makes it."""
         started = time.monotonic()
-        reply = await self.complete({"model": model, "messages": list(messages), **options}, principal)
+        reply = await self.complete({"model": model, "messages": list(messages), **options}, caller)
         try:
             text = reply["choices"][0]["message"]["content"] or ""
         except (KeyError, IndexError, TypeError) as error:
@@ -178,8 +179,8 @@ class Dispatch:
             service.job_id,
         )
 
-    def _metered(self, target: _Target, body: Mapping[str, Any], principal: str) -> _Metered:
-        return _Metered(self._ledger, self._requests, target, body, principal)
+    def _metered(self, target: _Target, body: Mapping[str, Any], caller: Caller) -> _Metered:
+        return _Metered(self._ledger, self._requests, target, body, caller)
 
     def _client(self) -> httpx.AsyncClient:
         """Made on first use: the daemon starts without an HTTP client."""
@@ -198,17 +199,17 @@ class _Metered:
     """Reserves the most a request can cost on the way in, settles and records it on the way out."""
 
     def __init__(
-        self, ledger: Ledger, requests: RequestTable, target: _Target, body: Mapping[str, Any], principal: str
+        self, ledger: Ledger, requests: RequestTable, target: _Target, body: Mapping[str, Any], caller: Caller
     ) -> None:
         self._ledger, self._requests = ledger, requests
-        self._target, self._body, self._principal = target, body, principal
+        self._target, self._body, self._caller = target, body, caller
         self.id, self.usage, self._started = new_id("req"), _Usage(), time.monotonic()
         self._reserved, self._entry = 0, ""
 
     async def __aenter__(self) -> _Metered:
         self._reserved = _most(self._target.model, self._body)
         if self._reserved:
-            self._entry = self._ledger.reserve("tokens", self.id, self._principal, self._reserved)
+            self._entry = self._ledger.reserve("tokens", self.id, self._caller.payer, self._reserved)
         return self
 
     async def __aexit__(
@@ -226,7 +227,7 @@ class _Metered:
             asked=str(self._body["model"]),
             model=self._target.model.name,
             why=self._target.why,
-            principal=self._principal,
+            principal=self._caller.principal,
             status="ok" if answered else f"{kind.__name__}: {error}" if kind else "",
             input_tokens=self.usage.input_tokens,
             output_tokens=self.usage.output_tokens,

@@ -55,6 +55,10 @@ class Store:
         """Seconds since the epoch."""
         return time.time()
 
+    @property
+    def in_transaction(self) -> bool:
+        return self._connection.in_transaction
+
     @contextmanager
     def transaction(self) -> Generator[None]:
         """All or nothing; joins the transaction that is open, if one is. Write locks are taken at once."""

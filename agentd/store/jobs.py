@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from agentd.ids import new_id
 from agentd.sdk import JobState, Quote
 from agentd.store.database import Row, Store, loads
+from agentd.store.ledger import Payer
 
 __all__ = ["AttemptRow", "JobRow", "JobTable"]
 
@@ -27,6 +28,7 @@ class JobRow(BaseModel):
     principal: str
     surface: str
     cwd: Path
+    project: str
     arguments: dict[str, Any]
     launch: dict[str, Any] | None
     quote: Quote
@@ -43,6 +45,10 @@ class JobRow(BaseModel):
     @property
     def ended(self) -> bool:
         return self.state in ENDED
+
+    @property
+    def payer(self) -> Payer:
+        return Payer(self.principal, self.project)
 
     @property
     def is_service(self) -> bool:

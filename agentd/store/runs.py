@@ -25,6 +25,7 @@ class RunRow(BaseModel):
     principal: str
     surface: str
     cwd: Path
+    project: str
     created_at: float
     ended_at: float | None
 

@@ -180,3 +180,38 @@ CREATE TABLE tokens (
     expires_at REAL
 ) STRICT
 """
+
+
+@migrations()
+def ledger_of_projects(db: Database) -> None:
+    """Ledger entries know attempt and project, and may be leases; whoever pays has a project."""
+    for statement in _LEDGER_OF_PROJECTS.split(";\n"):
+        if statement.strip():
+            db.conn.execute(statement)
+
+
+_LEDGER_OF_PROJECTS = """
+CREATE TABLE entries (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL CHECK (kind IN ('job', 'tokens', 'lease')),
+    subject TEXT NOT NULL,
+    attempt TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    project TEXT NOT NULL,
+    reserved INTEGER NOT NULL CHECK (reserved >= 0),
+    settled INTEGER CHECK (settled >= 0),
+    at REAL NOT NULL,
+    settled_at REAL
+) STRICT;
+INSERT INTO entries
+    SELECT id, kind, subject, '', principal, 'default', reserved, settled, at, settled_at FROM ledger;
+DROP TABLE ledger;
+ALTER TABLE entries RENAME TO ledger;
+CREATE INDEX ledger_at ON ledger (at);
+CREATE INDEX ledger_settled ON ledger (settled_at, settled, principal, project);
+CREATE INDEX ledger_open ON ledger (subject) WHERE settled IS NULL;
+ALTER TABLE jobs ADD COLUMN project TEXT NOT NULL DEFAULT 'default';
+ALTER TABLE runs ADD COLUMN project TEXT NOT NULL DEFAULT 'default';
+ALTER TABLE tokens ADD COLUMN project TEXT NOT NULL DEFAULT '';
+ALTER TABLE tokens ADD COLUMN charged TEXT NOT NULL DEFAULT ''
+"""

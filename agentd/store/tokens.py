@@ -22,14 +22,28 @@ class TokenRow(BaseModel):
     note: str
     created_at: float
     expires_at: float | None
+    project: str
+    charged: str
 
 
 class TokenTable:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def create(self, principal: str, role: Role, note: str, *, lifetime_s: float | None = None) -> str:
-        """Make a token for `principal`; the text is returned once and never stored."""
+    def create(
+        self,
+        principal: str,
+        role: Role,
+        note: str,
+        *,
+        lifetime_s: float | None = None,
+        project: str = "",
+        charged: str = "",
+    ) -> str:
+        """Make a token for `principal`; the text is returned once and never stored.
+
+        It works for `project` alone if one is named, and what it spends is `charged` to another principal.
+        """
         token = f"agentd_{secrets.token_urlsafe(32)}"
         now = self._store.now()
         row = TokenRow(
@@ -39,6 +53,8 @@ class TokenTable:
             note=note,
             created_at=now,
             expires_at=None if lifetime_s is None else now + lifetime_s,
+            project=project,
+            charged=charged,
         )
         self._store.insert("tokens", row.model_dump())
         return token

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentd.config import Budget
+from agentd.config import Budget, Limit
 from agentd.errors import OverBudget
 from agentd.store import Store
-from agentd.store.ledger import Ledger, usd
+from agentd.store.journal import Journal
+from agentd.store.ledger import Ledger, Payer, usd
 
 DAY_USD, MONTH_USD = 0.001, 0.0015
 DAY, MONTH = 1_000, 1_500
+ADA = Payer("ada")
 
 
 @contextmanager
@@ -25,7 +27,7 @@ def opened(day: float | None = DAY_USD, month: float | None = MONTH_USD) -> Iter
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "agentd.db")
         try:
-            yield Ledger(store, Budget(per_day_usd=day, per_month_usd=month))
+            yield Ledger(store, Budget(per_day_usd=day, per_month_usd=month), Journal(store))
         finally:
             store.close()
 
@@ -52,10 +54,10 @@ def test_no_interleaving_of_reservations_and_settlements_overspends(steps: list[
             if action == "reserve":
                 room = DAY - settled - sum(micro for _, micro in held)
                 if amount <= room:
-                    held.append((ledger.reserve("job", "job-1", "ada", amount), amount))
+                    held.append((ledger.reserve("job", "job-1", ADA, amount), amount))
                 else:
                     with pytest.raises(OverBudget):
-                        ledger.reserve("job", "job-1", "ada", amount)
+                        ledger.reserve("job", "job-1", ADA, amount)
             elif held:
                 entry, reserved = held.pop(amount % len(held))
                 spent = int(reserved * share)
@@ -70,29 +72,29 @@ def test_no_interleaving_of_reservations_and_settlements_overspends(steps: list[
 
 
 def test_what_does_not_fit_says_what_is_spent_and_reserved(ledger: Ledger) -> None:
-    ledger.settle(ledger.reserve("tokens", "req-1", "ada", 400), 300)
-    ledger.reserve("job", "job-1", "ada", 500)
+    ledger.settle(ledger.reserve("tokens", "req-1", ADA, 400), 300)
+    ledger.reserve("job", "job-1", ADA, 500)
     with pytest.raises(
-        OverBudget, match=r"job-2 may cost \$0\.000201, .* \$0\.0003 is spent and \$0\.0005 reserved"
+        OverBudget, match=r"job-2 may cost up to \$0\.000201, .* \$0\.0003 is spent and \$0\.0005 reserved"
     ):
-        ledger.reserve("job", "job-2", "ada", 201)
+        ledger.reserve("job", "job-2", ADA, 201)
     assert ledger.open_of("job-2") == []
-    ledger.reserve("job", "job-2", "ada", 200)
+    ledger.reserve("job", "job-2", ADA, 200)
 
 
 def test_what_is_free_is_never_refused(ledger: Ledger) -> None:
-    ledger.settle(ledger.reserve("job", "job-1", "ada", 1_000), 2_000)
+    ledger.settle(ledger.reserve("job", "job-1", ADA, 1_000), 2_000)
     assert ledger.remaining() == 0
-    ledger.reserve("job", "job-2", "ada", 0)
+    ledger.reserve("job", "job-2", ADA, 0)
 
 
 def test_the_month_limits_what_the_day_would_allow(monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> None:
     monkeypatch.setattr(Store, "now", staticmethod(lambda: 1_793_500_000.0))  # 2026-11-01, in UTC
-    ledger.settle(ledger.reserve("job", "job-1", "ada", 1_000), 1_000)
+    ledger.settle(ledger.reserve("job", "job-1", ADA, 1_000), 1_000)
     monkeypatch.setattr(Store, "now", staticmethod(lambda: 1_793_600_000.0))  # a day later
     assert ledger.remaining() == MONTH - DAY
     with pytest.raises(OverBudget, match=r"this month's budget .*per_month_usd"):
-        ledger.reserve("job", "job-2", "ada", 501)
+        ledger.reserve("job", "job-2", ADA, 501)
     monkeypatch.setattr(Store, "now", staticmethod(lambda: 1_796_200_000.0))  # in December
     assert ledger.remaining() == DAY
 
@@ -101,16 +103,103 @@ def test_a_reservation_counts_until_it_is_settled_however_old_it_is(
     monkeypatch: pytest.MonkeyPatch, ledger: Ledger
 ) -> None:
     monkeypatch.setattr(Store, "now", staticmethod(lambda: 1_793_500_000.0))
-    entry = ledger.reserve("job", "job-1", "ada", 900)
+    entry = ledger.reserve("job", "job-1", ADA, 900)
     monkeypatch.setattr(Store, "now", staticmethod(lambda: 1_796_200_000.0))
     assert ledger.remaining() == 100
     ledger.settle(entry, 0)
     assert ledger.remaining() == DAY
 
 
+def test_what_was_reserved_before_midnight_and_settled_after_it_is_spent_in_the_new_day(
+    monkeypatch: pytest.MonkeyPatch, ledger: Ledger
+) -> None:
+    monkeypatch.setattr(Store, "now", staticmethod(lambda: 1_793_577_600.0 - 60))  # 23:59 on 2026-11-01
+    entry = ledger.reserve("job", "job-1", ADA, 600)
+    monkeypatch.setattr(Store, "now", staticmethod(lambda: 1_793_577_600.0 + 60))
+    assert ledger.remaining() == 400
+    ledger.settle(entry, 500)
+    assert (ledger.summary().day_spent, ledger.summary().day_reserved) == (500, 0)
+    monkeypatch.setattr(Store, "now", staticmethod(lambda: 1_793_577_600.0 - 30))
+    assert ledger.summary().day_reserved == 0
+
+
+def test_each_principal_and_project_that_a_pattern_fits_has_a_budget_of_its_own(tmp_path: Path) -> None:
+    budget = Budget(
+        per_day_usd=DAY_USD,
+        per_month_usd=None,
+        principals={"agent:*": Limit(per_day_usd=0.0004)},
+        projects={"support": Limit(per_month_usd=0.0005)},
+    )
+    with closing(Store(tmp_path / "agentd.db")) as store:
+        ledger = Ledger(store, budget, Journal(store))
+        one, two = Payer("agent:one"), Payer("agent:two")
+        ledger.reserve("job", "job-1", one, 400)
+        with pytest.raises(
+            OverBudget,
+            match=r"this day's budget of principal 'agent:one' .*budget.principals.\"agent:\*\".per_day",
+        ):
+            ledger.reserve("job", "job-2", one, 1)
+        assert (ledger.remaining(one), ledger.remaining(two), ledger.remaining(ADA)) == (0, 400, 600)
+        ledger.reserve("job", "job-3", Payer("ada", "support"), 300)
+        with pytest.raises(OverBudget, match=r"this month's budget of project 'support' is \$0.0005"):
+            ledger.reserve("lease", "job-4", Payer("agent:two", "support"), 201)
+        with pytest.raises(OverBudget, match=r"this day's budget is \$0.001,"):
+            ledger.reserve("job", "job-5", ADA, 301)
+        standings = {(s.scope, s.name, s.period): s.left for s in ledger.standings()}
+        assert standings["everything", "", "day"] == 300
+        assert standings["principal", "agent:one", "day"] == 0
+        assert standings["project", "support", "month"] == 200
+        assert standings["principal", "ada", "day"] is None
+
+
+def test_more_than_was_reserved_counts_at_once_and_is_journalled(tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "agentd.db")) as store:
+        ledger = Ledger(store, Budget(per_day_usd=DAY_USD), journal := Journal(store))
+        ledger.settle(ledger.reserve("job", "job-1", ADA, 600, attempt="att-1"), 1_200)
+        assert (ledger.summary().day_spent, ledger.remaining()) == (1_200, 0)
+        with pytest.raises(OverBudget):
+            ledger.reserve("job", "job-2", ADA, 1)
+        assert ledger.entries(subject="job-1")[0].attempt == "att-1"
+        [exceeded] = [e for e in journal.tail(subject="job-1") if e.kind == "ledger.exceeded"]
+        assert (exceeded.data["reserved"], exceeded.data["settled"]) == (600, 1_200)
+
+
+def test_a_budget_that_runs_low_and_out_is_journalled_once_a_period(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Store, "now", staticmethod(lambda: 1_793_500_000.0))  # 2026-11-01
+    with closing(Store(tmp_path / "agentd.db")) as store:
+        ledger = Ledger(store, Budget(per_day_usd=DAY_USD, per_month_usd=None), journal := Journal(store))
+        for _ in range(9):
+            ledger.settle(ledger.reserve("job", "job-1", ADA, 100), 100)
+        for _ in range(2):
+            with pytest.raises(OverBudget):
+                ledger.reserve("job", "job-2", ADA, 200)
+        monkeypatch.setattr(Store, "now", staticmethod(lambda: 1_793_600_000.0))  # a day later
+        ledger.settle(ledger.reserve("job", "job-3", ADA, 1_000), 1_000)
+        told = [(e.kind, e.subject, e.data["spent"]) for e in journal.tail()]
+        assert told == [
+            ("budget.low", "2026-11-01", 800),
+            ("budget.spent", "2026-11-01", 900),
+            ("budget.spent", "2026-11-02", 1_000),
+        ]
+
+
+def test_a_lease_that_a_crash_left_open_is_spent_and_a_jobs_reservation_is_not(tmp_path: Path) -> None:
+    with closing(Store(tmp_path / "agentd.db")) as store:
+        ledger = Ledger(store, Budget(per_day_usd=DAY_USD), journal := Journal(store))
+        ledger.reserve("job", "job-1", ADA, 300)
+        lease = ledger.reserve("lease", "gateway", ADA, 200)
+        ledger.recover()
+        ledger.recover()
+        summary = ledger.summary()
+        assert (summary.day_spent, summary.day_reserved) == (200, 300)
+        assert [e.data["micro_usd"] for e in journal.tail(subject=lease)] == [200]
+
+
 def test_without_a_budget_nothing_is_refused() -> None:
     with opened(day=None, month=None) as ledger:
-        ledger.reserve("job", "job-1", "ada", 10**15)
+        ledger.reserve("job", "job-1", ADA, 10**15)
         assert ledger.remaining() is None
         assert ledger.summary().day_limit is None
 
