@@ -18,7 +18,7 @@ $(VENV)/.ready: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-demo: $(VENV)/.ready  ## from a small open model to a served one of our own (20 to 35 minutes on 2 cores)
+demo: $(VENV)/.ready  ## from a small open model to a served one of our own (about 20 minutes on 2 cores)
 	$(BIN)/agentd demo
 
 test: $(VENV)/.ready check  ## everything a fresh machine must pass, a shortened real journey included

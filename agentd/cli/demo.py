@@ -56,7 +56,7 @@ MADE_BY = {"baseline": "baseline", "tuned": "tune", **SCHEMES}
     help="Forget an earlier demo's state first (environments and downloads are kept).",
 )
 def demo(out: Path, yes: bool, fresh: bool) -> None:
-    """From a small open model to a served one of our own, in 20 to 35 minutes on two cores.
+    """From a small open model to a served one of our own, in about 20 minutes on two cores.
 
     No GPU, no API key, no model hub. At a terminal you are asked before money or hours are spent;
     otherwise the rule set 'demo' decides. An interrupted demo goes on where it stopped.
