@@ -11,6 +11,8 @@
     │   ├── OverBudget      the ledger has no room for it
     │   └── Unauthorized    missing, wrong or too weak credential
     ├── Unavailable         a part that is needed is not there (yet): service, endpoint, environment
+    │   └── DiskFull        there is no room for it: names the disk, and how much to free
+    ├── Unknown             it may have been stored, or not: look before doing it again
     └── Busy                another daemon holds the state directory, a port is taken
 
 Each surface translates the tree once: ``agentd.cli`` to exit codes, ``agentd.server`` to HTTP
@@ -29,6 +31,7 @@ __all__ = [
     "Conflict",
     "DataError",
     "Denied",
+    "DiskFull",
     "InputError",
     "NeedsApproval",
     "NotFound",
@@ -36,6 +39,7 @@ __all__ = [
     "Refused",
     "Unauthorized",
     "Unavailable",
+    "Unknown",
 ]
 
 
@@ -140,6 +144,18 @@ class Unavailable(AgentdError):
     def __init__(self, message: str, *, hint: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_s = retry_after_s
+
+
+class DiskFull(Unavailable):
+    """There is no room on a disk; nothing was changed."""
+
+    code = "disk_full"
+
+
+class Unknown(AgentdError):
+    """The disk failed while a change was stored: it may be there, or not. Look before doing it again."""
+
+    code = "unknown"
 
 
 class Busy(AgentdError):

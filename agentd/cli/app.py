@@ -1,7 +1,8 @@
 """The list of commands, and the translation of errors to exit codes.
 
 0 done · 1 it ran and failed · 2 the request is wrong · 3 refused (policy, person, budget, credential)
-· 4 a part is not there · 5 waiting for approval · 75 busy (another daemon, a taken port)
+· 4 a part is not there · 5 waiting for approval · 6 not known whether it was stored
+· 75 busy (another daemon, a taken port)
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import click
 
 from agentd import __version__
-from agentd.errors import AgentdError, Busy, InputError, NeedsApproval, Refused, Unavailable
+from agentd.errors import AgentdError, Busy, InputError, NeedsApproval, Refused, Unavailable, Unknown
 
 __all__ = ["app", "exit_code"]
 
@@ -43,7 +44,7 @@ COMMANDS = {
 
 def exit_code(error: AgentdError) -> int:
     """The exit code an error stands for."""
-    codes = ((Busy, 75), (NeedsApproval, 5), (Refused, 3), (Unavailable, 4), (InputError, 2))
+    codes = ((Busy, 75), (Unknown, 6), (NeedsApproval, 5), (Refused, 3), (Unavailable, 4), (InputError, 2))
     return next((code for kind, code in codes if isinstance(error, kind)), 1)
 
 

@@ -19,11 +19,13 @@ from agentd.errors import (
     Busy,
     Conflict,
     Denied,
+    DiskFull,
     InputError,
     NeedsApproval,
     OverBudget,
     Unauthorized,
     Unavailable,
+    Unknown,
 )
 
 __all__ = ["Client", "client_of", "connect", "ensure_daemon", "stop_daemon"]
@@ -183,7 +185,7 @@ def _error(status: int, text: str) -> AgentdError:
         return NeedsApproval(
             message, hint=hint, job_id=said.get("job_id", ""), approval_id=said.get("approval_id", "")
         )
-    kinds = (Denied, OverBudget, Unauthorized, Unavailable, Busy, Conflict)
+    kinds = (Denied, OverBudget, Unauthorized, DiskFull, Unavailable, Unknown, Busy, Conflict)
     kind = next(
         (k for k in kinds if k.code == code), InputError if status in (400, 404, 409, 422) else AgentdError
     )

@@ -13,6 +13,7 @@ from agentd.errors import (
     Conflict,
     DataError,
     Denied,
+    DiskFull,
     InputError,
     NeedsApproval,
     NotFound,
@@ -34,6 +35,7 @@ STATUS: dict[type[AgentdError], int] = {
     OverBudget: 402,
     Refused: 403,
     Unauthorized: 403,  # known but too weak: a missing or wrong token ends at the guard with 401
+    DiskFull: 507,
     Unavailable: 503,
     Busy: 503,
     UpstreamError: 502,

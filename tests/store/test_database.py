@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agentd.errors import AgentdError
+from agentd.errors import DiskFull, Unavailable
 from agentd.store import Store
-from agentd.store.database import dumps
+from agentd.store.database import dumps, reading
 from agentd.store.jobs import JobTable
 from agentd.store.tokens import TokenTable
 
@@ -71,7 +72,13 @@ def test_a_writer_elsewhere_makes_a_transaction_fail_with_the_file_named(
     other = sqlite3.connect(path, isolation_level=None)
     store.row("PRAGMA busy_timeout = 1")
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(AgentdError, match=r"agentd\.db' could not be written.*doctor"), store.transaction():
+    with (
+        pytest.raises(
+            Unavailable,
+            match=r"agentd\.db' could not be used: database is locked; nothing was changed.*doctor",
+        ),
+        store.transaction(),
+    ):
         raise AssertionError("not reached")
     other.execute("ROLLBACK")
     other.close()
@@ -107,3 +114,61 @@ def test_a_token_is_not_stored_and_ends_with_its_lifetime(store: Store, path: Pa
     assert text.encode() not in path.read_bytes() + path.with_name("agentd.db-wal").read_bytes()
     assert table.revoke(note="a note") == 1
     assert table.find(text) is None
+
+
+# --- a full disk ----------------------------------------------------------------------------
+
+
+def fill(store: Store) -> None:
+    """Let SQLite find no more room than it has now."""
+    store.row(f"PRAGMA max_page_count = {store.value('PRAGMA page_count')}")
+
+
+def test_a_full_disk_is_named_and_changes_nothing(store: Store) -> None:
+    fill(store)
+    with pytest.raises(DiskFull, match=r"agentd\.db' could not be written, .*nothing was changed"):
+        write_much(store)
+    assert names(store) == []
+    token(store, "a")
+
+
+def test_a_transaction_is_done_again_as_a_whole_once_room_was_made(path: Path) -> None:
+    asked: list[bool] = []
+
+    def spare() -> bool:
+        asked.append(True)
+        store.row("PRAGMA max_page_count = 100000")
+        return True
+
+    store = Store(path, spare=spare)
+    fill(store)
+    write_much(store)
+    assert (len(asked), names(store)) == (1, sorted(f"{n:05}" for n in range(2000)))
+    store.close()
+
+
+def test_a_transaction_that_the_disk_ended_cannot_be_gone_on_with(store: Store) -> None:
+    def swallow() -> None:
+        with store.transaction():
+            with contextlib.suppress(DiskFull):
+                write_much(store)
+            token(store, "after")
+
+    fill(store)
+    with pytest.raises(DiskFull):
+        swallow()
+    assert names(store) == []
+
+
+def write_much(store: Store) -> None:
+    with store.transaction():
+        for number in range(2000):
+            token(store, f"{number:05}")
+
+
+def test_a_reading_connection_cannot_write(store: Store, path: Path) -> None:
+    token(store, "a")
+    with reading(path) as connection:
+        assert connection.execute("SELECT hash FROM tokens").fetchall() == [("a",)]
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            connection.execute("DELETE FROM tokens")
