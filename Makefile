@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export AGENTD_CACHE ?= $(CURDIR)/build/cache
 
-.PHONY: demo test fast check format bench clean help
+.PHONY: demo test fast check format bench chaos clean help
 
 help:           ## list the commands
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -39,6 +39,10 @@ format: $(VENV)/.ready  ## put the code in shape
 bench: $(VENV)/.ready  ## figures, each beside a named baseline in the same run
 	$(BIN)/agentd bench startup
 	$(BIN)/agentd bench finetune
+	$(BIN)/agentd bench jobs
+
+chaos: $(VENV)/.ready  ## kill the daemon and its shims a few thousand times, and count (about 15 minutes)
+	$(BIN)/python tests/crash/chaos.py
 
 clean:          ## stop what runs from here, and remove everything that was built
 	@if [ -x $(BIN)/agentd ]; then AGENTD_STATE=$(CURDIR)/build/demo $(BIN)/agentd stop --jobs 2>/dev/null || true; fi
