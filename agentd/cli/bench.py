@@ -14,6 +14,7 @@ __all__ = ["bench"]
 BENCHES = {
     "startup": "time to the first MCP answer and memory, beside a bare SDK server",
     "finetune": "a fine-tune as a job, beside the same recipe run bare",
+    "jobs": "claiming, launching and starting a job, beside bare SQLite and a bare subprocess",
 }
 
 

@@ -116,6 +116,7 @@ class Environments:
         self._interpreters = dict(interpreters or {})
         self._accelerator = accelerator
         self._environ = environ
+        self._digests: dict[tuple[Path, int, int], str] = {}
 
     async def lock(self, recipe: Path, *, refresh: bool = False) -> Lock:
         """The lock of a recipe's header: compiled by uv the first time (seconds), then at once.
@@ -129,7 +130,7 @@ class Environments:
         path = self._locks / f"pylock.{self._key(header)}.toml"
         if refresh or not path.exists():
             await self._compile(recipe, path)
-        return Lock(_digest(_packages(path)), recipe.stem, path)
+        return Lock(self._digest_of(path), recipe.stem, path)
 
     async def build(
         self, lock: Lock, progress: Progress | None = None, *, compile_bytecode: bool = False
@@ -192,6 +193,14 @@ class Environments:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+    def _digest_of(self, path: Path) -> str:
+        """The digest of a lock; parsing a large one takes 50 ms, so it is done once for each content."""
+        status = path.stat()
+        content = (path, status.st_mtime_ns, status.st_size)
+        if content not in self._digests:
+            self._digests[content] = _digest(_packages(path))
+        return self._digests[content]
 
     # --- environments ---
 

@@ -298,17 +298,20 @@ class Jobs:
         attempt = Attempt(self._places.attempts / new_id("att"))
         try:
             spec = await self._launching.write(row, attempt, python, services)
-            with self._store.transaction():
-                self._approvals.consume(row.id, row.digest)
-                self._ledger.reserve(
-                    "job", row.id, row.payer, row.launch["max_micro_usd"], attempt=attempt.id
-                )
-                self._table.add_attempt(attempt.id, row.id, attempt.folder, spec.get("port"))
-                self._move(row, "launch", started_at=self._store.now())
+            self.claim(row, attempt, spec.get("port"))
         except BaseException:
             shutil.rmtree(attempt.folder, ignore_errors=True)  # it holds secrets, and copies of inputs
             raise
         return attempt
+
+    def claim(self, row: JobRow, attempt: Attempt, port: int | None) -> None:
+        """Consume the approval, reserve the budget and record the attempt: all or nothing."""
+        assert row.launch is not None
+        with self._store.transaction():
+            self._approvals.consume(row.id, row.digest)
+            self._ledger.reserve("job", row.id, row.payer, row.launch["max_micro_usd"], attempt=attempt.id)
+            self._table.add_attempt(attempt.id, row.id, attempt.folder, port)
+            self._move(row, "launch", started_at=self._store.now())
 
     # --- from launch to end -----------------------------------------------------------------
 
