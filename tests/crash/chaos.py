@@ -524,7 +524,7 @@ async def tasks(*works: Any) -> AsyncIterator[None]:
 async def write_config(chaos: Chaos) -> None:
     """The daemon's settings, and interpreters that tell of each start."""
     recipes = {"blink": Path(os.path.realpath(sys.executable))}
-    for name in ("finetune", "serve_vllm"):
+    for name in ("fetch_model", "finetune", "serve_vllm"):
         if chaos.trainings or chaos.service:
             say(f"environment of {name}")
             recipes[name] = chaos.folder / f"python-{name}"
