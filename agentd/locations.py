@@ -9,7 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ADDRESS", "AGENT_TOKEN", "OWNER_TOKEN", "cache_dir", "config_file", "read_address", "state_dir"]
+__all__ = [
+    "ADDRESS",
+    "AGENT_TOKEN",
+    "OWNER_TOKEN",
+    "cache_dir",
+    "config_file",
+    "read_address",
+    "remote",
+    "state_dir",
+]
 
 ADDRESS = "daemon.json"
 OWNER_TOKEN, AGENT_TOKEN = "owner-token", "agent-token"
@@ -37,6 +46,12 @@ def state_dir(env: Mapping[str, str] = os.environ) -> Path:
 
 def cache_dir(env: Mapping[str, str] = os.environ) -> Path:
     return _xdg(env, "XDG_CACHE_HOME", ".cache") / "agentd"
+
+
+def remote(env: Mapping[str, str] = os.environ) -> tuple[str, str] | None:
+    """URL and token of a daemon elsewhere: ``AGENTD_URL`` and ``AGENTD_TOKEN``. None without the first."""
+    url = env.get("AGENTD_URL", "").rstrip("/")
+    return (url, env.get("AGENTD_TOKEN", "")) if url else None
 
 
 def read_address(state: Path) -> dict[str, Any] | None:

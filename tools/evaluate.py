@@ -1,4 +1,4 @@
-"""Measure models on suites and compare what came out: the tools evaluate, baseline and compare.
+"""Measure models on suites: the tools evaluate and baseline. Comparing what came out is next door.
 
 A recipe collects answers; scoring happens here, when it has ended, with the suite's scorer, so that
 answers can be scored again without asking a model twice. Nothing here knows how a model is reached.
@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from agentd.sdk import (
     Context,
@@ -32,7 +32,7 @@ from agentd.sdk import (
 
 from .datasets import dataset_path, leaked, read_dataset, read_rows
 from .suites import Suite, field_of, find_suite
-from .verdict import MAX_ERROR_SHARE, Interval, Verdict, compare_scores, interval_of
+from .verdict import MAX_ERROR_SHARE, Interval, interval_of
 
 SuiteName = Annotated[str, Field(description="name of a suite in evals/, or a path to its .yaml")]
 
@@ -43,6 +43,7 @@ START_S = 8.0
 BASELINE_ROWS_PER_S = 40.0
 BASELINE_START_S = 25.0
 EMBEDDER = "minilm-l6"
+HEADS = {"linear": "linear-head", "neighbours": "nearest-neighbours"}
 CHARACTERS_PER_TOKEN = 3.5
 
 
@@ -173,13 +174,16 @@ async def baseline(
     patterns: Annotated[
         bool, Field(description="also find values by rules learned from shape and surrounding words")
     ] = False,
+    head: Annotated[
+        Literal["linear", "neighbours"], Field(description="linear heads, or the nearest training rows' vote")
+    ] = "linear",
     limit: Annotated[int, Field(ge=0, description="only the first so many rows; 0 for all")] = 0,
 ) -> Launch:
     """Answer a suite with linear heads and a lexicon, in about a minute: the rung below a fine-tune.
 
     Fits on a training set whose answers are flat JSON objects or plain labels, and saves a report of the
-    model "linear-head". Compare a fine-tune with it before paying for one: where this is as good, use this.
-    Not for free-text answers.
+    model "linear-head" (or "nearest-neighbours"). Compare a fine-tune with it before paying for one: where
+    this is as good, use this. Not for free-text answers.
     """
     found = find_suite(ctx, suite)
     ctx.plugins.find("evals/scorers", f"{found.file.scorer}.py")
@@ -197,7 +201,7 @@ async def baseline(
         )
     inputs = {"train": path, "rows": found.data} | _embedder(ctx, embedder)
     count = len(read) + len(found.rows)
-    key = f"{found.name}:{count}:{embedder}"
+    key = f"{found.name}:{count}:{embedder}:{head}"
     past = ctx.jobs.seconds_of("baseline", key)
     seconds = median(past) if len(past) >= 3 else BASELINE_START_S + count / BASELINE_ROWS_PER_S
     basis = (
@@ -208,11 +212,12 @@ async def baseline(
     return Launch(
         recipe="fit_baseline",
         title=f"Baseline for {found.name} from {path.name}",
-        spec=_scoring(found, model="linear-head", label="patterns" if patterns else "lexicon")
+        spec=_scoring(found, model=HEADS[head], label="patterns" if patterns else "lexicon")
         | {
             "limit": limit,
             "seed": 0,
             "patterns": patterns,
+            "head": head,
             "timing_key": key,
             "dataset": artifact.id if artifact else str(path),
         },
@@ -353,101 +358,3 @@ def _by_slice(rows: Iterable[Mapping[str, Any]], field: str) -> dict[str, dict[s
         interval = _interval(members)
         made[value] = {"n": len(members), "score": interval.value, "low": interval.low, "high": interval.high}
     return made
-
-
-# --- compare --------------------------------------------------------------------------------
-
-
-class Compared(BaseModel):
-    """Candidate minus baseline, and what that means."""
-
-    candidate: str
-    baseline: str
-    candidate_score: float
-    baseline_score: float
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    n: int
-    margin: float
-    verdict: Verdict
-    why: str
-
-
-@tool(title="Compare two reports", result=Compared, read_only=True, idempotent=True)
-async def compare(
-    ctx: Context,
-    *,
-    candidate: Annotated[str, Field(description="report id, or model@suite for the newest")],
-    baseline: Annotated[str, Field(description="report id, or model@suite for the newest")],
-    margin: Annotated[
-        float, Field(gt=0, lt=1, description="the loss of score that would be acceptable")
-    ] = 0.05,
-    alpha: Annotated[float, Field(gt=0, lt=0.5, description="1 - confidence of the interval")] = 0.05,
-) -> Compared:
-    """Say whether one model is better, not worse or worse than another on the same rows of one suite.
-
-    Paired, with a confidence interval of the difference: better when all of it is above 0, not_worse when
-    all of it is above -margin, worse when all of it is below 0 and a loss of margin is possible, else
-    inconclusive.
-    Both reports must be of the same suite; use `evaluate` or `baseline` to make them.
-    """
-    one, two = ctx.reports.get(candidate), ctx.reports.get(baseline)
-    if one.suite_digest != two.suite_digest:
-        raise InputError(
-            f"{one.id} measures {one.suite!r} as of {one.suite_digest[:8]}, "
-            f"{two.id} {two.suite!r} as of {two.suite_digest[:8]}",
-            hint="Evaluate both on the suite as it is now",
-        )
-    pairs = _pairs(one, two)
-    result = compare_scores([a for a, _ in pairs], [b for _, b in pairs], margin=margin, alpha=alpha)
-    verdict, why = result.verdict, _why(result.verdict, result.difference, margin, len(pairs))
-    for report in (one, two):
-        asked = report.errors + report.n
-        if report.errors > MAX_ERROR_SHARE * asked:
-            verdict = "inconclusive"
-            why = f"{report.errors} of {asked} rows of {report.id} got no answer; evaluate it again"
-    return Compared(
-        candidate=one.id,
-        baseline=two.id,
-        candidate_score=sum(a for a, _ in pairs) / len(pairs),
-        baseline_score=sum(b for _, b in pairs) / len(pairs),
-        difference=result.difference.value,
-        low=result.difference.low,
-        high=result.difference.high,
-        p_value=result.p_value,
-        n=len(pairs),
-        margin=margin,
-        verdict=verdict,
-        why=f"{why} ({result.method}, {1 - alpha:.0%} interval)",
-    )
-
-
-def _pairs(one: Report, two: Report) -> list[tuple[float, float]]:
-    """Scores of the rows that both answered. Raises `InputError` unless both were asked the same rows."""
-    first, second = _scores(one), _scores(two)
-    if first.keys() != second.keys():
-        raise InputError(
-            f"{one.id} and {two.id} were asked different rows ({len(first)} and {len(second)})",
-            hint="Evaluate both with the same limit",
-        )
-    both = [(first[row], second[row]) for row in first]
-    pairs = [(a, b) for a, b in both if a is not None and b is not None]
-    if not pairs:
-        raise InputError(f"No row was answered in both {one.id} and {two.id}", hint="Evaluate again")
-    return pairs
-
-
-def _scores(report: Report) -> dict[str, float | None]:
-    return {row["id"]: row.get("score") for _, row in read_rows(report.rows)}
-
-
-def _why(verdict: Verdict, difference: Interval, margin: float, n: int) -> str:
-    span = f"{difference.value:+.3f}, between {difference.low:+.3f} and {difference.high:+.3f}, over {n} rows"
-    return {
-        "better": f"the difference is {span}: all above 0",
-        "not_worse": f"the difference is {span}: a loss of {margin:g} is ruled out",
-        "worse": f"the difference is {span}: all below 0, and a loss of {margin:g} is possible",
-        "inconclusive": f"the difference is {span}: neither a gain nor a loss of {margin:g} is ruled out",
-    }[verdict]

@@ -326,8 +326,9 @@ async def promote(
         str, Field(description="report it must not be worse than, usually the present model's")
     ] = "",
     margin: Annotated[
-        float, Field(gt=0, lt=1, description="the loss of score that would be acceptable")
-    ] = 0.05,
+        float | None,
+        Field(gt=0, lt=1, description="the loss of score that would be acceptable; the suite's by default"),
+    ] = None,
     because: Annotated[str, Field(description="the reason in words; needed with force")] = "",
     force: Annotated[bool, Field(description="move it without or against the evidence")] = False,
 ) -> Promotion:
@@ -351,7 +352,7 @@ async def _(
     model: str,
     report: str,
     against: str,
-    margin: float,
+    margin: float | None,
     because: str,
     force: bool,
 ) -> None:
@@ -359,7 +360,7 @@ async def _(
 
 
 async def grounds(
-    ctx: Context, name: str, report: str, against: str, margin: float, because: str, *, force: bool
+    ctx: Context, name: str, report: str, against: str, margin: float | None, because: str, *, force: bool
 ) -> tuple[Model, str]:
     """The model, and why the alias may move to it. Raises `NotFound` or `InputError`."""
     model = ctx.catalog.get(name)
@@ -372,7 +373,7 @@ async def grounds(
     return model, f"forced: {because}"
 
 
-async def evidence(ctx: Context, model: Model, report: str, against: str, margin: float) -> str:
+async def evidence(ctx: Context, model: Model, report: str, against: str, margin: float | None) -> str:
     """Compare the two reports; returns what speaks for the move, or raises `InputError`."""
     if not report or not against:
         raise InputError(

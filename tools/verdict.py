@@ -6,7 +6,8 @@ seeded bootstrap (BCa). Nothing here looks at anything but scores.
 
 Sources: Wilson, JASA 22 (1927); Newcombe, Statistics in Medicine 17 (1998) 2635, method 10 (paired
 proportions, with his continuity correction of phi); McNemar, Psychometrika 12 (1947), exact form;
-Efron, JASA 82 (1987), BCa; Piaggio et al., JAMA 308 (2012), reading of non-inferiority intervals.
+Efron, JASA 82 (1987), BCa; Holm, Scandinavian Journal of Statistics 6 (1979); Piaggio et al., JAMA 308
+(2012), reading of non-inferiority intervals.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = [
     "Verdict",
     "bca",
     "compare_scores",
+    "holm",
     "interval_of",
     "is_binary",
     "judge",
@@ -160,6 +162,16 @@ def sign_flip(differences: Sequence[float], seed: int = 0, resamples: int = RESA
 def _bits(rng: random.Random, n: int) -> list[bool]:
     drawn = rng.getrandbits(n)
     return [bool(drawn >> place & 1) for place in range(n)]
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p values: each at most alpha names a claim that may be made among all of them."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, reached = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        reached = max(reached, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = reached
+    return adjusted
 
 
 def is_binary(scores: Sequence[float]) -> bool:

@@ -7,6 +7,7 @@ follow.py     watching a job or a run until its end, asking at a terminal on the
 serve.py      serve, stop, mcp        call.py       call, run, runs
 jobs.py       jobs                    approvals.py  approvals, approve, deny
 look.py       models, ledger, journal, why, reports
+evals.py      eval run, gate, report, export
 envs.py       env list, build, prune  doctor.py     doctor
 demo.py       demo                    bench.py      bench
 """

@@ -31,6 +31,7 @@ COMMANDS = {
     "approve": "agentd.cli.approvals:approve",
     "deny": "agentd.cli.approvals:deny",
     "models": "agentd.cli.look:models",
+    "eval": "agentd.cli.evals:evals",
     "reports": "agentd.cli.look:reports",
     "why": "agentd.cli.look:why",
     "ledger": "agentd.cli.look:ledger",

@@ -96,13 +96,21 @@ def _start(state: Path, quiet: bool) -> str:
 
 
 def connect() -> Client:
-    """A client of this user's daemon, as the person who owns it."""
+    """A client of this user's daemon, as the person who owns it.
+
+    Where ``AGENTD_URL`` and ``AGENTD_TOKEN`` name another daemon, as on a build server, of that one.
+    """
+    if remote := locations.remote():
+        return _closed_later(Client(*remote))
     return client_of(*ensure_daemon())
 
 
 def client_of(url: str, state: Path) -> Client:
     """A client of the daemon at `url`; closed when the command that asked for it ends."""
-    client = Client(url, (state / locations.OWNER_TOKEN).read_text(encoding="ascii").strip())
+    return _closed_later(Client(url, (state / locations.OWNER_TOKEN).read_text(encoding="ascii").strip()))
+
+
+def _closed_later(client: Client) -> Client:
     if command := click.get_current_context(silent=True):
         command.call_on_close(client.close)
     return client

@@ -1,4 +1,4 @@
-"""tools/evaluate.py and tools/data.py on a real daemon's state: what they launch, score, compare and keep."""
+"""tools/evaluate.py and tools/data.py on a real daemon's state: what they launch, score and keep."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agentd.context import Context
 from agentd.daemon import Daemon
 from agentd.errors import DataError, InputError, NotFound, Unavailable
 from agentd.policy.callers import Caller
-from agentd.sdk import Finished, Launch, Model, Report
+from agentd.sdk import Finished, Launch, Model
 
 YAML = """\
 suite: capitals
@@ -164,70 +164,6 @@ def test_a_row_without_an_answer_is_no_zero_and_is_warned_about(ctx: Context, tm
     result = evaluated(ctx, "far", ["Paris", None, "Madrid"], tmp_path / "out", "job-1")
     assert (result["score"], result["n"], result["errors"]) == (1.0, 2, 1)
     assert "1 of 3 rows got no answer" in result["warning"]
-
-
-# --- compare --------------------------------------------------------------------------------
-
-
-def saved(ctx: Context, folder: Path, name: str, scores: Sequence[float | None], digest: str = "d") -> str:
-    path = write_lines(
-        folder / f"{name}.jsonl",
-        [
-            {"id": str(n)} | ({"error": "x"} if score is None else {"score": score})
-            for n, score in enumerate(scores)
-        ],
-    )
-    given = [score for score in scores if score is not None]
-    report = Report(
-        id=name,
-        suite="capitals",
-        suite_digest=digest,
-        model=name,
-        metric="exact_match",
-        score=sum(given) / len(given),
-        low=0,
-        high=1,
-        n=len(given),
-        errors=len(scores) - len(given),
-        rows=path,
-    )
-    return ctx.reports.save(report).id
-
-
-def test_a_comparison_says_better_with_its_interval_and_its_reason(ctx: Context, tmp_path: Path) -> None:
-    one = saved(ctx, tmp_path, "one", [1] * 90 + [0] * 10)
-    saved(ctx, tmp_path, "two", [1] * 60 + [0] * 40)
-    said = call(ctx, "compare", candidate=one, baseline="two@capitals")
-    assert (said.verdict, said.n) == ("better", 100)
-    assert said.difference == pytest.approx(0.3)
-    assert 0 < said.low < 0.3 < said.high
-    assert said.p_value < 1e-6
-    assert (said.candidate_score, said.baseline_score) == (0.9, 0.6)
-    assert "all above 0" in said.why
-    mirrored = call(ctx, "compare", candidate="two", baseline="one")
-    assert (mirrored.verdict, mirrored.difference) == ("worse", pytest.approx(-0.3))
-
-
-def test_too_many_rows_without_an_answer_leave_a_comparison_inconclusive(
-    ctx: Context, tmp_path: Path
-) -> None:
-    saved(ctx, tmp_path, "one", [1] * 97 + [None] * 3)
-    saved(ctx, tmp_path, "two", [0] * 100)
-    said = call(ctx, "compare", candidate="one", baseline="two")
-    assert (said.verdict, said.n) == ("inconclusive", 97)
-    assert "3 of 100 rows of one got no answer" in said.why
-
-
-def test_reports_of_other_suites_or_other_rows_are_not_compared(ctx: Context, tmp_path: Path) -> None:
-    saved(ctx, tmp_path, "one", [1, 0, 1])
-    saved(ctx, tmp_path, "fewer", [1, 0])
-    saved(ctx, tmp_path, "other", [1, 0, 1], digest="e")
-    with pytest.raises(InputError, match="different rows"):
-        call(ctx, "compare", candidate="one", baseline="fewer")
-    with pytest.raises(InputError, match="Evaluate both on the suite as it is now"):
-        call(ctx, "compare", candidate="one", baseline="other")
-    with pytest.raises(NotFound):
-        call(ctx, "compare", candidate="one", baseline="none")
 
 
 # --- baseline and check_dataset -------------------------------------------------------------

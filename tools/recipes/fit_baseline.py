@@ -9,15 +9,16 @@
 #   "transformers==5.23.0",
 # ]
 # ///
-"""Answer a suite without a generating model: linear heads for labels, learned patterns for spans.
+"""Answer a suite without a generating model: linear heads or neighbours for labels, patterns for spans.
 
     python -P fit_baseline.py SPEC OUT
 
-The rungs below a fine-tune: linear heads with a lexicon, and with learned patterns as well.
+The rungs below a fine-tune: the nearest training rows, linear heads with a lexicon, and learned patterns.
 Answers are flat JSON objects (or plain labels). Each field is one of two kinds:
 
-- label: logistic regression over sentence embeddings, TF-IDF of characters and words, or both,
-  whichever is best in cross-validation on the training rows;
+- label: with the head ``linear``, logistic regression over sentence embeddings, TF-IDF of characters and
+  words, or both, whichever is best in cross-validation on the training rows; with ``neighbours``, the
+  vote of the most similar training rows, their number chosen in the same way;
 - span (its values stand in the input): a lexicon of the values seen in training. With ``patterns``,
   also rules generalised from them (shape of the value, the words around it), kept where they were
   right often enough; learned for each value of the label that tells best whether there is a span at
@@ -27,7 +28,7 @@ SPEC
     inputs.train      training set: {"prompt", "completion"} or {"messages"} rows
     inputs.rows       the suite's JSONL of {"id", "input", "expected"}; "expected" is only passed on
     inputs.embedder   folder of a sentence-transformers model; without it, TF-IDF alone
-    patterns (false), seed (0), limit (0: all rows)
+    head ("linear" or "neighbours"), patterns (false), seed (0), limit (0: all rows)
 OUT
     rows.jsonl        the rows with "output"
     result.json       n, answered, errors, seconds, fields: how each is answered, with its training estimate
@@ -50,6 +51,7 @@ FOLDS = 3
 # Inverse regularization: short texts, many classes; flat between 10 and 100 on the tickets.
 C = 30.0
 PRECISIONS = (0.4, 0.55, 0.7, 0.85)
+NEIGHBOURS = (1, 3, 5, 9, 15)
 NO_RULES = 2.0  # a precision that no rule reaches
 # Share of a field's values that must stand in the input for the field to be a span.
 SPAN_SHARE = 0.95
@@ -191,6 +193,43 @@ def fit_label(features: Features, kind: str, texts: Sequence[str], values: Seque
     matrix = features.fit(kind, texts)
     head = LogisticRegression(C=C, max_iter=400).fit(matrix(texts), labels)
     return lambda some: [json.loads(label) for label in head.predict(matrix(some))]
+
+
+def fit_neighbours(features: Features, kind: str, texts: Sequence[str], values: Sequence[Any]) -> Predict:
+    """The vote of the k most similar training rows, by cosine and weighted with it; ``kind`` ends in k."""
+    import numpy as np
+
+    kind, _, k = kind.rpartition("@")
+    labels = sorted({json.dumps(value) for value in values})
+    votes = np.zeros((len(texts), len(labels)))
+    votes[np.arange(len(texts)), [labels.index(json.dumps(value)) for value in values]] = 1.0
+    matrix = features.fit(kind, texts)
+
+    def unit(some: Sequence[str]) -> Any:
+        from sklearn.preprocessing import normalize
+
+        return normalize(matrix(some))
+
+    trained = unit(texts)
+
+    def predict(some: Sequence[str]) -> list[Any]:
+        near = np.asarray(unit(some) @ trained.T)
+        kept = np.argpartition(-near, min(int(k), near.shape[1]) - 1, axis=1)[:, : int(k)]
+        weights = np.zeros_like(near)
+        np.put_along_axis(weights, kept, np.take_along_axis(near, kept, axis=1), axis=1)
+        return [json.loads(labels[i]) for i in np.argmax(weights @ votes, axis=1)]
+
+    return predict
+
+
+HEADS = {"linear": fit_label, "neighbours": fit_neighbours}
+
+
+def kinds_of(features: Features, head: str) -> list[str]:
+    """What cross-validation chooses among."""
+    if head == "linear":
+        return list(features.kinds)
+    return [f"{kind}@{k}" for kind in features.kinds for k in NEIGHBOURS]
 
 
 # --- spans ----------------------------------------------------------------------------------
@@ -357,7 +396,9 @@ class Baseline:
         return [{field: answer[field] for field in self.order} for answer in answers]
 
 
-def fit(features: Features, texts: Sequence[str], answers: Sequence[Answer], patterns: bool) -> Baseline:
+def fit(
+    features: Features, texts: Sequence[str], answers: Sequence[Answer], patterns: bool, head: str = "linear"
+) -> Baseline:
     """A head for each label field and a finder for each span field; without `patterns`, a lexicon alone."""
     fields = list(answers[0])
     spans = [field for field in fields if is_span(texts, [answer[field] for answer in answers])]
@@ -366,9 +407,10 @@ def fit(features: Features, texts: Sequence[str], answers: Sequence[Answer], pat
     for done, field in enumerate(labels):
         emit("progress", done=done, total=len(fields), unit="fields", message=f"label {field}")
         values = [answer[field] for answer in answers]
-        scores = {kind: cross_validate_label(features, kind, texts, values) for kind in features.kinds}
+        kinds = kinds_of(features, head)
+        scores = {kind: cross_validate_label(features, head, kind, texts, values) for kind in kinds}
         kind = max(scores, key=lambda name: scores[name])
-        made.labels[field] = fit_label(features, kind, texts, values)
+        made.labels[field] = HEADS[head](features, kind, texts, values)
         made.notes[field] = {"kind": "label", "features": kind, "cross_validated": scores[kind]}
     for done, field in enumerate(spans, len(labels)):
         emit("progress", done=done, total=len(fields), unit="fields", message=f"span {field}")
@@ -386,12 +428,14 @@ def fit(features: Features, texts: Sequence[str], answers: Sequence[Answer], pat
     return made
 
 
-def cross_validate_label(features: Features, kind: str, texts: Sequence[str], values: Sequence[Any]) -> float:
+def cross_validate_label(
+    features: Features, head: str, kind: str, texts: Sequence[str], values: Sequence[Any]
+) -> float:
     right = 0
     for part in folds_of(range(len(texts))):
         inside, held = set(part), part
         rest = [i for i in range(len(texts)) if i not in inside]
-        predict = fit_label(features, kind, [texts[i] for i in rest], [values[i] for i in rest])
+        predict = HEADS[head](features, kind, [texts[i] for i in rest], [values[i] for i in rest])
         said = predict([texts[i] for i in held])
         right += sum(value == values[i] for value, i in zip(said, held, strict=True))
     return round(right / len(texts), 4)
@@ -425,7 +469,7 @@ def run(spec: dict[str, Any], out: Path) -> dict[str, Any]:
     rows = read_lines(inputs["rows"])[: spec.get("limit") or None]
     features = Features(inputs.get("embedder"))
     features.embed([*texts, *(row["input"] for row in rows)])
-    baseline = fit(features, texts, answers, bool(spec.get("patterns")))
+    baseline = fit(features, texts, answers, bool(spec.get("patterns")), spec.get("head", "linear"))
     began = time.monotonic()
     said = baseline.answer([row["input"] for row in rows])
     each = round((time.monotonic() - began) / max(1, len(rows)), 6)

@@ -1,0 +1,243 @@
+"""Measuring and deciding, for people and build servers: ``eval run|gate|report|export``.
+
+A gate has exit codes of its own, so that a build can tell "it got worse" from "it could not be told"
+and both from "the measurement broke":
+
+0 better or not worse · 10 worse · 11 inconclusive · 12 broken
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agentd.cli import show
+from agentd.cli.client import Client, connect
+from agentd.cli.follow import follow_job
+from agentd.errors import AgentdError, DataError, InputError, NeedsApproval
+
+__all__ = ["evals"]
+
+PASSED, WORSE, INCONCLUSIVE, BROKEN = 0, 10, 11, 12
+CODES = {
+    "better": PASSED,
+    "not_worse": PASSED,
+    "worse": WORSE,
+    "inconclusive": INCONCLUSIVE,
+    "broken": BROKEN,
+}
+
+_margin = click.option("--margin", type=float, help="Acceptable loss of score; the suite's by default.")
+_alpha = click.option("--alpha", type=float, help="1 - confidence; the suite's by default.")
+_json = click.option("--json", "json_", is_flag=True, help="Print as JSON.")
+
+
+def _pages(command: Any) -> Any:
+    """The options that write a report to a file."""
+    for name, what in (("html", "one page"), ("markdown", "Markdown"), ("junit", "JUnit XML")):
+        command = click.option(f"--{name}", type=click.Path(path_type=Path), help=f"Write {what} here.")(
+            command
+        )
+    return command
+
+
+@click.group()
+def evals() -> None:
+    """Measure models on suites, and decide whether one may take another's place.
+
+    \b
+    Examples: agentd eval run tickets --model tickets-fp8 --baseline tickets-lora@tickets --gate
+              agentd eval report tickets-fp8@tickets --html report.html
+    """
+
+
+@evals.command()
+@click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
+@click.option("--model", required=True, help="Model or alias to measure.")
+@click.option("--baseline", "baselines", multiple=True, metavar="REF", help="Report id, model@suite or FILE.")
+@click.option("--gate", "gated", is_flag=True, help="Exit 10 when worse, 11 inconclusive, 12 broken.")
+@click.option("--constrained", is_flag=True, help="Enforce the suite's JSON Schema.")
+@click.option("--limit", type=int, default=0, help="Only the first so many rows.")
+@click.option("--concurrency", type=int, default=16, show_default=True, help="Requests at a time.")
+@_margin
+@_alpha
+@_pages
+@_json
+def run(
+    suites: tuple[str, ...],
+    model: str,
+    baselines: tuple[str, ...],
+    gated: bool,
+    constrained: bool,
+    limit: int,
+    concurrency: int,
+    margin: float | None,
+    alpha: float | None,
+    html: Path | None,
+    markdown: Path | None,
+    junit: Path | None,
+    json_: bool,
+) -> None:
+    """Measure a model on suites, and hold it against baselines, one a suite in the same order.
+
+    A baseline is a report (id, or model@suite for the newest) or a file made by 'agentd eval export'.
+    With AGENTD_URL and AGENTD_TOKEN set, another machine's daemon does the work.
+
+    \b
+    Example: agentd eval run tickets --model mine --baseline tests/tickets.json --gate --junit gate.xml
+    """
+    if gated and len(baselines) != len(suites):
+        raise InputError(
+            f"{len(suites)} suites and {len(baselines)} baselines", hint="Give --baseline once for each suite"
+        )
+    client = connect()
+    known = [_reference(client, each) for each in baselines]
+    options = {"model": model, "constrained": constrained, "limit": limit, "concurrency": concurrency}
+    made: list[str] = []
+    try:
+        for suite in suites:
+            made.append(_measured(client, {"suite": suite, **options}))
+    except NeedsApproval:
+        raise
+    except AgentdError as error:
+        if not gated:
+            raise
+        show.errors.print(f"broken: {show.escape(str(error))}")
+        sys.exit(BROKEN)
+    outcome = _gate(client, made, known, margin, alpha) if known else None
+    _write(client, made, known, {"html": html, "markdown": markdown, "junit": junit})
+    if json_:
+        show.as_json({"reports": made, "gate": outcome})
+    else:
+        _print(client, made, outcome)
+    if gated and outcome:
+        sys.exit(CODES[outcome["verdict"]])
+
+
+@evals.command()
+@click.argument("candidates", nargs=-1, required=True, metavar="REPORT...")
+@click.option("--baseline", "baselines", multiple=True, required=True, metavar="REF", help="One a report.")
+@_margin
+@_alpha
+@_json
+def gate(
+    candidates: tuple[str, ...],
+    baselines: tuple[str, ...],
+    margin: float | None,
+    alpha: float | None,
+    json_: bool,
+) -> None:
+    """Decide about reports that are there. Exit code 0, 10 when worse, 11 inconclusive, 12 broken.
+
+    \b
+    Example: agentd eval gate tickets-fp8@tickets --baseline tickets-lora@tickets --margin 0.05
+    """
+    client = connect()
+    outcome = _gate(client, list(candidates), [_reference(client, b) for b in baselines], margin, alpha)
+    show.as_json(outcome) if json_ else _print(client, list(candidates), outcome)
+    sys.exit(CODES[outcome["verdict"]])
+
+
+@evals.command()
+@click.argument("ref", metavar="REPORT")
+@click.option("--baseline", default="", metavar="REF", help="Report or file that it is held against.")
+@_pages
+@_json
+def report(
+    ref: str, baseline: str, html: Path | None, markdown: Path | None, junit: Path | None, json_: bool
+) -> None:
+    """Write a report as a page; without a file, print it as Markdown.
+
+    \b
+    Example: agentd eval report tickets-lora@tickets --html report.html
+    """
+    client = connect()
+    against = [_reference(client, baseline)] if baseline else []
+    files = {"html": html, "markdown": markdown, "junit": junit}
+    _write(client, [ref], against, files)
+    if json_ or not any(files.values()):
+        click.echo(_page(client, ref, against[0] if against else "", "json" if json_ else "markdown"))
+
+
+@evals.command()
+@click.argument("ref", metavar="REPORT")
+@click.argument("file", type=click.Path(path_type=Path))
+def export(ref: str, file: Path) -> None:
+    """Write a report with its rows' scores to a file, to be kept in a repository as a baseline.
+
+    \b
+    Example: agentd eval export tickets-lora@tickets tests/tickets-baseline.json
+    """
+    bundle = connect().call("export_baseline", {"report": ref})["bundle"]
+    file.write_text(json.dumps(bundle, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    show.errors.print(f"wrote {file} ({len(bundle['scores'])} rows)")
+
+
+def _measured(client: Client, arguments: dict[str, Any]) -> str:
+    """Evaluate, wait, and answer with the report's id. Raises what went wrong."""
+    job = client.call("evaluate", arguments)
+    if job["id"]:
+        job = follow_job(client, job["id"])
+    if job["state"] != "succeeded":
+        raise AgentdError(f"{job['title']} {job['state']}: {job['reason']}", hint=job["next"])
+    return job["result"]["report"]
+
+
+def _reference(client: Client, ref: str) -> str:
+    """A report's name, or the name that a baseline file is kept under."""
+    if not ref.endswith(".json"):
+        return ref
+    try:
+        bundle = json.loads(Path(ref).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"The baseline {ref!r} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(ref, f"is not JSON: {error}", hint="Make it with: agentd eval export") from error
+    return client.call("keep_baseline", {"bundle": bundle})["report"]
+
+
+def _gate(
+    client: Client, candidates: list[str], baselines: list[str], margin: float | None, alpha: float | None
+) -> dict[str, Any]:
+    given = {"candidates": candidates, "baselines": baselines, "margin": margin, "alpha": alpha}
+    return client.call("gate", given)
+
+
+def _write(client: Client, made: list[str], known: list[str], files: dict[str, Path | None]) -> None:
+    """Each report to its file; of several suites, the suite's name goes before the suffix."""
+    for index, ref in enumerate(made):
+        against = known[index] if index < len(known) else ""
+        for format_, path in files.items():
+            if path is not None:
+                suffix = f".{ref.rpartition('-')[2]}" if len(made) > 1 else ""
+                file = path.with_name(f"{path.stem}{suffix}{path.suffix}")
+                file.write_text(_page(client, ref, against, format_), encoding="utf-8")
+                show.errors.print(f"wrote {file}")
+
+
+def _page(client: Client, ref: str, baseline: str, format_: str) -> str:
+    return client.call("report_page", {"report": ref, "baseline": baseline, "format": format_})["text"]
+
+
+def _print(client: Client, refs: list[str], outcome: dict[str, Any] | None) -> None:
+    found = [client.get(f"/api/reports/{ref}") for ref in refs]
+    rows = [
+        (
+            r["suite"],
+            r["model"],
+            r["metric"],
+            f"{r['score']:.3f}",
+            f"{r['low']:.3f} to {r['high']:.3f}",
+            r["n"],
+        )
+        for r in found
+    ]
+    show.table(["suite", "model", "metric", ">score", "95 % interval", ">n"], rows, empty="")
+    if outcome:
+        colour = {"worse": "red", "broken": "red", "inconclusive": "yellow"}.get(outcome["verdict"], "green")
+        verdict = outcome["verdict"].replace("_", " ")
+        show.console.print(f"\n[bold {colour}]{verdict}[/]  {show.escape(outcome['why'])}")
