@@ -36,12 +36,16 @@ class Artifacts:
         meta: Mapping[str, Any] | None = None,
         parents: Sequence[str] = (),
     ) -> Artifact:
-        """Take a file or folder in. The same content under the same name is the artifact that is there."""
+        """Take a file or folder in. The same content under the same name is the artifact that is there.
+
+        Either way it is the newest of its name afterwards.
+        """
         if not path.exists():
             raise InputError(f"There is nothing at {str(path)!r} to keep as {kind} {name!r}")
         digest = digest_tree(path)
         existing = self._table.find(f"{kind}-{digest[:12]}-{name}", kind)
         if existing is not None and existing.path.exists():
+            self._table.touch(existing.id)
             return existing
         target = self._folder / digest[:16] / path.name
         if not target.exists():

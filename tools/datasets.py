@@ -22,7 +22,17 @@ from typing import Any, Literal, cast
 
 from agentd.sdk import Artifact, Context, DataError, NotFound
 
-__all__ = ["Dataset", "Example", "Format", "dataset_path", "leaked", "normalise", "read_dataset", "read_rows"]
+__all__ = [
+    "Dataset",
+    "Example",
+    "Format",
+    "dataset_path",
+    "leaked",
+    "normalise",
+    "read_dataset",
+    "read_rows",
+    "rows_file",
+]
 
 Format = Literal["prompt_completion", "messages", "text"]
 Message = dict[str, str]
@@ -223,8 +233,15 @@ def dataset_path(ctx: Context, ref: str) -> tuple[Path, Artifact | None]:
         artifact = ctx.artifacts.get(ref, "dataset")
     except NotFound:
         return ctx.path(ref), None
-    path = artifact.path
-    return (next(iter(sorted(path.glob("*.jsonl"))), path) if path.is_dir() else path), artifact
+    return rows_file(artifact.path), artifact
+
+
+def rows_file(path: Path) -> Path:
+    """The rows of an artifact: the file itself, or in a folder ``data.jsonl``, else the first JSONL."""
+    if not path.is_dir():
+        return path
+    named = path / "data.jsonl"
+    return named if named.is_file() else next(iter(sorted(path.glob("*.jsonl"))), path)
 
 
 def normalise(text: str) -> str:

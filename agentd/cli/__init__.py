@@ -8,6 +8,7 @@ serve.py      serve, stop, mcp        call.py       call, run, runs
 jobs.py       jobs                    approvals.py  approvals, approve, deny
 look.py       models, ledger, journal, why, reports
 evals.py      eval run, gate, report, export
+data.py       data prepare, list, show, diff
 envs.py       env list, build, prune  doctor.py     doctor
 demo.py       demo                    bench.py      bench
 """

@@ -32,6 +32,7 @@ COMMANDS = {
     "deny": "agentd.cli.approvals:deny",
     "models": "agentd.cli.look:models",
     "eval": "agentd.cli.evals:evals",
+    "data": "agentd.cli.data:data",
     "reports": "agentd.cli.look:reports",
     "why": "agentd.cli.look:why",
     "ledger": "agentd.cli.look:ledger",

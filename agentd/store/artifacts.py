@@ -16,6 +16,10 @@ class ArtifactTable:
         row = artifact.model_dump(mode="json") | {"at": self._store.now()}
         self._store.insert("artifacts", row, replace=True)
 
+    def touch(self, artifact_id: str) -> None:
+        """Make it the newest of its name."""
+        self._store.update("artifacts", artifact_id, at=self._store.now())
+
     def find(self, ref: str, kind: str | None = None) -> Artifact | None:
         """By id, or the newest of that name."""
         row = self._store.row(

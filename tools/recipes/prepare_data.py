@@ -64,7 +64,7 @@ GRAM, PERMUTATIONS = 5, 128
 SHOWN, EXCERPT = 3, 160
 BATCH = 500  # rows handed to a worker at once
 LOOKED_AT = 500  # records of a file that its columns are guessed from
-SURE = 0.5  # a language that is less certain is not acted on
+SURE, LETTERS = 0.5, 12  # a language that is less certain, or told from fewer letters, is not acted on
 BOILERPLATE = 20  # characters that all rows of a file share before they count as a template's
 DOMINANT = 0.5  # a group holding more than this share of all rows is told
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".arrow", ".txt")
@@ -734,7 +734,9 @@ SECRET = (
 # A run of digits as long as a phone number; bare ones are told from order numbers by what stands before.
 PHONE = re.compile(r"(?<![\w.])\+?\(?\d[\d ().\-/]{5,18}\d(?!\w)")
 CALLS = re.compile(
-    r"phone|call|cell|mobile|tel\b|telephone|whatsapp|sms|text me|reach me|number is|fax", re.IGNORECASE
+    r"\b(?:(?:tele|cell|smart)?phone|call(?:ed|ing)?|cell|mobile|tel|whatsapp|sms|text me|reach me|fax"
+    r"|my number is)\b",
+    re.IGNORECASE,
 )
 
 
@@ -927,8 +929,8 @@ def spoken(batch: list[Sample]) -> list[tuple[str, float]]:
 
     found: list[tuple[str, float]] = []
     for sample in batch:
-        text = re.sub(r"\[[A-Z_]+_\d+\]|[\d_]+|\s+", " ", sample.whole).strip().casefold()
-        best = detect(text[:2000], model="lite", k=1) if re.search(r"[^\W\d_]", text) else []
+        text = re.sub(r"\[[A-Z_]+_\d+\]|[\d_\W]+", " ", sample.whole[:2000]).strip().casefold()
+        best = detect(text, model="lite", k=1) if len(text.replace(" ", "")) >= LETTERS else []
         found.append((best[0]["lang"], float(best[0]["score"])) if best else ("", 0.0))
     return found
 
