@@ -57,8 +57,13 @@ APPROVED = (
     "timeout_s",
     "max_micro_usd",
     "service",
+    "attempts",
+    "repeatable",
+    "accelerator",
 )
 """What of a launch an approval is bound to."""
+GPUS = {("gpu", "cuda"), ("gpu", "rocm")}
+"""What counts as what was asked for."""
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +131,10 @@ class Calls:
         if not tool.launches:
             return Quote(basis="answers at once")
         outcome = await self._handle(tool, checked, caller)
-        return outcome.quote if isinstance(outcome, Launch) else Quote(basis="is there already")
+        if not isinstance(outcome, Launch):
+            return Quote(basis="is there already")
+        self._check_launch(name, outcome)
+        return outcome.quote
 
     def context(self, caller: Caller) -> Context:
         return Context(self, self._offer, self._jobs, caller)
@@ -140,7 +148,7 @@ class Calls:
 
     def recover(self) -> None:
         """Go on with the calls that were accepted or answered just before the last daemon ended."""
-        for row in self._table.list(state="queued", limit=10_000):
+        for row in reversed(self._table.list(state="queued", limit=10_000)):  # in the order they came in
             approval = self._approvals.of_job(row.id)
             if approval is None:
                 self._admit_later(row.id)
@@ -229,7 +237,7 @@ class Calls:
         name: str = "",
     ) -> Decision:
         """What the rules say. Raises `Denied`, and journals it."""
-        most = self._prices.of(self._offer.accelerator, launch.timeout_s) if launch else 0
+        most = self._prices.of(self._offer.accelerator, launch.timeout_s) * launch.attempts if launch else 0
         call = Call(
             tool=tool.name if tool else name,
             arguments=dict(arguments),
@@ -240,7 +248,7 @@ class Calls:
             launches=launch is not None,
             quote=launch.quote if launch else Quote(),
             max_micro_usd=most,
-            hours=launch.timeout_s / 3600 if launch else 0.0,
+            hours=launch.timeout_s * launch.attempts / 3600 if launch else 0.0,
             remaining_micro_usd=self._ledger.remaining(caller.payer),
             time=datetime.datetime.now().astimezone().time(),
             price_known=self._prices.known(self._offer.accelerator),
@@ -262,9 +270,10 @@ class Calls:
         self, name: str, launch: Launch, caller: Caller, *, arguments: dict[str, Any], key: str = ""
     ) -> JobRow:
         """Make the call durable as a queued job; what it needs decided is decided in the background."""
+        self._check_launch(name, launch)
         self._decide(self.tools.get(name), arguments, caller, launch, name)
         most = self._prices.of(self._offer.accelerator, launch.timeout_s)
-        self._ledger.check(name, caller.payer, most)
+        self._ledger.check(name, caller.payer, most * launch.attempts)
         recipe = self._offer.plugins.find("tools", f"recipes/{launch.recipe}.py")
         stored = {
             **asdict(launch),
@@ -298,6 +307,18 @@ class Calls:
         self._admit_later(row.id)
         return row
 
+    def _check_launch(self, name: str, launch: Launch) -> None:
+        """What no approval could mend. Raises `InputError`, `Unavailable`."""
+        if launch.attempts < 1:
+            raise InputError(f"{name} asks for {launch.attempts} attempts", hint="At least one")
+        here = self._offer.accelerator
+        if launch.accelerator and here != launch.accelerator and (launch.accelerator, here) not in GPUS:
+            raise Unavailable(
+                f"{name} needs an accelerator ({launch.accelerator}), and this machine has none of the kind"
+                f" (it has: {here})",
+                hint="'agentd doctor' shows what is there",
+            )
+
     def _remember(self, key: str, name: str, arguments: Mapping[str, Any], row: JobRow) -> None:
         """Let `key` stand for this call from now on."""
         if key:
@@ -327,19 +348,14 @@ class Calls:
                 snapshot.digest_inputs, row.launch["inputs"], self._offer.artifact_dir
             )
             self._record(row, environment, inputs)
-        except AgentdError as error:
-            self._jobs.fail(job_id, str(error))
-        except OSError as error:
-            self._jobs.fail(job_id, f"What it would run or read cannot be read: {error}")
-        except Exception as error:
-            log.exception("%s could not be decided about", job_id)
-            self._jobs.fail(job_id, f"internal error: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - it ends the job, and is logged if it is ours
+            self._jobs.fail(job_id, error)
 
     def _record(self, row: JobRow, environment: str, inputs: dict[str, str]) -> None:
         """Bind the decision to the digest; go ahead when it is allowed."""
         assert row.launch is not None
         launch = {**row.launch, "input_digests": inputs, "environment": environment}
-        what = {name: launch[name] for name in APPROVED}
+        what = {name: launch.get(name) for name in APPROVED}
         digest = digest_value({"tool": row.tool, "rules": self._rules_digest, **what})
         self._approvals.refuse_if_denied(digest)
         caller = _caller_of(row)
@@ -349,8 +365,9 @@ class Calls:
             "title": row.title,
             "arguments": row.arguments,
             "quote": row.quote.model_dump(),
-            "max_micro_usd": launch["max_micro_usd"],
+            "max_micro_usd": row.launch["max_micro_usd"] * row.launch.get("attempts", 1),
             "timeout_s": launch["timeout_s"],
+            "attempts": row.launch.get("attempts", 1),
             "inputs": inputs,
             "environment": environment,
             "why": decision.why,
@@ -401,7 +418,7 @@ class Calls:
             return found if found.ready else None
         last = next((job for job in self._jobs.list(limit=200) if job.tool == name), None)
         broke = last is not None and last.state in ("failed", "timed_out", "lost")
-        if last and broke and (last.ended_at or 0) > self._store.now() - RESTART_PAUSE_S:
+        if last and broke and abs(self._store.now() - (last.ended_at or 0)) < RESTART_PAUSE_S:
             raise Unavailable(
                 f"The {name} could not be started: {last.reason}", hint=f"See: agentd jobs {last.id} --logs"
             )
@@ -425,6 +442,7 @@ def _launch_of(row: JobRow) -> Launch:
         spec={},
         quote=row.quote,
         timeout_s=row.launch["timeout_s"],
+        attempts=row.launch.get("attempts", 1),
     )
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "AgentdError",
     "Alias",
     "Artifact",
+    "Cause",
     "ChatResult",
     "Conflict",
     "Context",
@@ -70,6 +71,32 @@ JobState = Literal[
     "lost",
     "timed_out",
 ]
+Cause = Literal[
+    "input",  # what it was given is wrong; the reason names it
+    "changed",  # recipe, environment, input or rules are not what was approved
+    "over_budget",  # the ledger had no room for it when it was to be launched
+    "unavailable",  # a service, an environment or a program that it needs is not there
+    "no_accelerator",  # it needs one, and there is none
+    "unstartable",  # its program could not be started
+    "exit_code",  # it ended with another code than 0 and did not say why
+    "no_result",  # it ended with 0 and left no whole result
+    "crashed",  # segmentation fault, abort, bus error: the reason names the signal
+    "killed",  # by a signal that neither agentd nor a limit had sent
+    "out_of_memory",  # ended by the kernel for it, or said so itself
+    "disk_full",
+    "io_error",  # a disk failed
+    "nan_loss",  # loss or gradient norm was no number any more
+    "timed_out",  # its hard wall clock
+    "not_ready",  # a service that did not answer in time
+    "idle",  # a service that nobody used
+    "lost",  # it was launched, is gone, and left no word
+    "restored",  # the state directory was set back to an older state
+    "denied",  # by a person
+    "expired",  # nobody answered in time
+    "cancelled",  # somebody asked for its end
+    "internal",  # our fault: the daemon's log has the details
+]
+"""Why a job or an attempt ended, for programs. The `reason` beside it says it for people."""
 ModelKind = Literal["frontier", "reasoning", "local", "lora", "baseline"]
 
 
@@ -114,6 +141,12 @@ class Launch:
     answers for every catalog model and alias. `timeout_s` is a hard wall clock (services: a
     lifetime). For a `service`, ``spec["port"]`` is filled in by the kernel unless given, and the
     secret that callers must send as a bearer token is in ``AGENTD_SERVICE_TOKEN``.
+
+    `attempts` is how often it may be started in all, each time with a wall clock and a reservation of
+    its own: after a crash, an I/O error, an unexplained exit code or a start that failed
+    (`agentd.jobs.machine.again`). One that was lost without a word counts among these only if it is
+    `repeatable`: doing it twice does no harm. With `accelerator` ("gpu", "cuda" or "rocm") nobody is
+    asked to approve it where there is none.
     """
 
     recipe: str
@@ -126,6 +159,9 @@ class Launch:
     needs: Sequence[str] = ()
     gateway: bool = False
     service: ServiceSpec | None = None
+    attempts: int = 1
+    repeatable: bool = False
+    accelerator: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +268,10 @@ class JobView(Record):
     tool: str
     title: str
     state: JobState
+    cause: Cause | None = Field(default=None, description="why it ended, in a word; null once succeeded")
     reason: str = ""
+    attempt: int = Field(default=0, description="number of the newest attempt; 0 before the first")
+    attempts: int = Field(default=1, description="how many were approved")
     quote: Quote = Quote()
     progress: dict[str, Any] = {}
     result: dict[str, Any] | None = None
@@ -243,6 +282,7 @@ class JobView(Record):
     created_at: float = 0.0
     started_at: float | None = None
     ended_at: float | None = None
+    seconds: float | None = Field(default=None, description="how long the last attempt took")
     service: dict[str, Any] | None = Field(default=None, description="url, serves, ready: for a service")
     next: str = Field(default="", description="what to do or call next")
 
@@ -327,9 +367,9 @@ class Jobs(Protocol):
     def list(self, *, state: str | None = None, limit: int = 50) -> list[JobView]: ...
     async def wait(self, job_id: str, max_s: float) -> JobView: ...
     def logs(self, job_id: str, *, tail: int = 50) -> list[str]: ...
-    async def cancel(self, job_id: str) -> JobView: ...
+    async def cancel(self, job_id: str, *, by: str = "daemon") -> JobView: ...
     def seconds_of(self, tool: str, key: str) -> list[float]:
-        """Wall times of succeeded jobs of `tool` whose ``spec['timing_key']`` was `key`, newest last."""
+        """Seconds that succeeded jobs of `tool` whose ``spec['timing_key']`` was `key` took, newest last."""
         ...
 
 

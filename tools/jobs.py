@@ -87,7 +87,7 @@ async def job_cancel(ctx: Context, *, job: Handle) -> Status:
     if job.startswith("run-"):
         await ctx.plans.stop(job)
     else:
-        await ctx.jobs.cancel(job)
+        await ctx.jobs.cancel(job, by=ctx.principal)
     return _status(ctx, job)
 
 

@@ -107,7 +107,7 @@ async def stop_service(
     found = ctx.services.find(service)
     if found is None:
         raise NotFound("running service", service, serving(ctx))
-    job = await ctx.jobs.cancel(found.job_id)
+    job = await ctx.jobs.cancel(found.job_id, by=ctx.principal)
     return Stopped(job=job.id, state=job.state, serves=list(found.serves))
 
 

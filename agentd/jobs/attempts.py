@@ -1,6 +1,6 @@
 """One try at running a job, as a folder: written before it starts, read to learn what became of it.
 
-    launch.json   {attempt_id, argv, env, cwd, out, timeout_s, grace_s, start_by}
+    launch.json   {attempt_id, about, argv, env, cwd, out, timeout_s, grace_s}; `about` names the job
     spec.json     the recipe's SPEC        out/            its OUT; out/result.json is its result
     secrets.json  environment values that must not lie about (0600, gone once launched)
     stdout, stderr, shim.log               lock, go, stop.json, exit.json: see `agentd.jobs.shim`
@@ -20,6 +20,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -42,6 +43,7 @@ SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|KEY$")
 EVENTS_CHUNK = 1 << 20
 TAIL_BYTES = 256 << 10
 SHIM_LATE_S = 5.0
+CLOCK_SET_S = 2.0  # a clock that is further off than this was set, not disciplined
 
 _shims: dict[Path, subprocess.Popen[bytes]] = {}
 """Shims that are children of this process: kept to reap them, and to know that one is on its way."""
@@ -49,15 +51,22 @@ _shims: dict[Path, subprocess.Popen[bytes]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How an attempt ended. `code` is None when a signal ended it, or when nobody was left to see."""
+    """How an attempt ended. `code` is None when a signal ended it, or when nobody was left to see.
+
+    `started` and `ended` are what the machine's clock said; `seconds` is how long it took, and is to
+    be trusted. `cause` and `detail` are those of whoever asked for its end.
+    """
 
     reason: ExitReason
     code: int | None
     signal: int | None
     started: float
     ended: float
+    seconds: float = 0.0
     max_rss_bytes: int = 0
     cpu_seconds: float = 0.0
+    disk_full: bool = False
+    cause: str = ""
     detail: str = ""
 
 
@@ -116,12 +125,12 @@ class Attempt:
         *,
         cwd: Path | None = None,
         grace_s: float = shim.GRACE_S,
-        start_by: float | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         """Write everything the shim needs, durably; may be repeated until it has been launched.
 
         ``argv[0]`` is an absolute path. `secrets` are environment values as well, kept apart from
-        what may be read. Past `start_by` (seconds since the epoch) the shim refuses to start.
+        what may be read. `about` says what it is for, to whoever finds the folder without its row.
         Raises `Conflict` once it has been launched.
         """
         if self._has("go") or self._has("exit.json"):
@@ -129,14 +138,16 @@ class Attempt:
         self.out.mkdir(parents=True, exist_ok=True)
         launch = {
             "attempt_id": self.id,
+            "about": dict(about or {}),
             "argv": list(argv),
             "env": dict(env or {}),
             "cwd": str(cwd or self.out),
             "out": str(self.out),
             "timeout_s": timeout_s,
             "grace_s": grace_s,
-            "start_by": start_by,
         }
+        for name in ("stop.json", "exit.json"):
+            shim.set_aside(self._path(name))
         shim.write_json(str(self.spec_path), dict(spec))
         shim.write_json(self._path("secrets.json"), dict(secrets or {}), mode=0o600)
         shim.write_json(self._path("launch.json"), launch)  # last: a shim without it does nothing
@@ -206,17 +217,23 @@ class Attempt:
         return seen
 
     async def run(self, tries: int = 3) -> Observation:
-        """Spawn the shim and wait; again, up to `tries` times, if it died before it could launch."""
+        """Spawn the shim and wait; again, up to `tries` times, if it died before it could launch.
+
+        After that it has ended as unstartable, and never will be launched.
+        """
+        problem = f"its shim ended {tries} times before the launch, see {self.folder / 'shim.log'}"
         for _ in range(tries):
-            if self.observe().state == "not_started":
-                self.spawn_shim()
+            try:
+                if self.observe().state == "not_started":
+                    self.spawn_shim()
+            except Unavailable as error:
+                problem = str(error)
             seen = await self.wait()
             if seen.over:
                 return seen
-        raise Unavailable(
-            f"Attempt {self.id!r} could not be started: its shim ended {tries} times before the launch",
-            hint=f"See {self.folder / 'shim.log'}",
-        )
+        while not (seen := self.observe()).over and not self._forestall("unstartable", problem):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        return self.observe() if not seen.over else seen
 
     def result(self) -> dict[str, Any] | None:
         """What the recipe wrote to ``out/result.json``; None if it is absent or not an object."""
@@ -248,18 +265,29 @@ class Attempt:
     # --- ending ---
 
     async def kill_tree(
-        self, grace_s: float = shim.GRACE_S, reason: Literal["cancelled", "timed_out"] = "cancelled"
+        self,
+        grace_s: float = shim.GRACE_S,
+        reason: Literal["cancelled", "timed_out"] = "cancelled",
+        *,
+        cause: str = "",
+        detail: str = "",
     ) -> Observation:
         """End it and everything it started: SIGTERM, `grace_s` seconds, then SIGKILL.
 
-        The request is on disk before the first signal, so it holds even if the daemon dies now. One
-        that has not been launched never will be. Returns when nothing is left of it.
+        The request is on disk before the first signal, so it holds even if the daemon dies now;
+        `cause` and `detail` come back with the exit. The first request is the one that counts. An
+        attempt that has not been launched never will be. Returns when nothing is left of it.
         """
         if (seen := self.observe()).over:
             return seen
         self.folder.mkdir(parents=True, exist_ok=True)
-        shim.publish_json(self._path("stop.json"), {"reason": reason, "grace_s": grace_s})
-        while (seen := self.observe()).state == "not_started" and not self._forestall(reason):  # noqa: ASYNC110
+        detail = detail[: shim.DETAIL_CHARS]
+        stop = {"reason": reason, "cause": cause, "detail": detail, "grace_s": grace_s}
+        with contextlib.suppress(OSError):  # on a disk that takes nothing, the signal has to do
+            shim.publish_json(self._path("stop.json"), stop)
+        while (seen := self.observe()).state == "not_started" and not self._forestall(  # noqa: ASYNC110
+            reason, detail or "before it had started", cause
+        ):
             await asyncio.sleep(0.01)  # a shim holds the lock: it will launch or leave in a moment
         if seen.state == "running" and seen.supervised and (go := self._go()):
             shim.send(go["pid"], go["start_time"], signal.SIGTERM)
@@ -269,9 +297,20 @@ class Attempt:
         self.reap()
         return self.observe()
 
+    def about(self) -> dict[str, Any]:
+        """What `prepare` was told it is for; empty where that was not written down."""
+        launch = shim.read_json(self._path("launch.json")) or {}
+        return dict(launch.get("about") or {})
+
+    def launched(self) -> bool:
+        """Whether it has passed the point of no return."""
+        return self._has("go")
+
     def tidy(self) -> None:
-        """Remove what an attempt that is over may have left behind: secrets, its empty cgroup."""
-        (self.folder / "secrets.json").unlink(missing_ok=True)
+        """Remove what an attempt that is over may have left behind: secrets, spare blocks, its cgroup."""
+        for name in ("secrets.json", "stop.json.spare", "exit.json.spare"):
+            with contextlib.suppress(OSError):
+                (self.folder / name).unlink(missing_ok=True)
         if go := self._go():
             shim.remove_cgroup(go["cgroup"])
 
@@ -301,7 +340,10 @@ class Attempt:
 
     def _exit(self) -> Exit | None:
         record = shim.read_json(self._path("exit.json"))
-        return None if record is None else Exit(**{f.name: record[f.name] for f in fields(Exit)})
+        if record is None:
+            return None
+        record.setdefault("seconds", max(0.0, record["ended"] - record["started"]))
+        return Exit(**{f.name: record[f.name] for f in fields(Exit) if f.name in record})
 
     def _unseen_exit(self, go: Mapping[str, Any]) -> Exit | None:
         """The end of a launched attempt whose shim died before it could tell.
@@ -311,10 +353,16 @@ class Attempt:
         started = float(go["started"])
         if stop := shim.read_json(self._path("stop.json")):
             ended = (self.folder / "stop.json").stat().st_mtime
-            return Exit(stop["reason"], None, None, started, ended, detail="its shim had died")
+            return Exit(
+                stop["reason"], None, None, started, ended, _lasted(go, ended),
+                cause=stop.get("cause", ""), detail=stop.get("detail", ""),
+            )  # fmt: skip
         if self.result() is not None:
             ended = (self.out / "result.json").stat().st_mtime
-            return Exit("exited", 0, None, started, ended, detail="its shim had died, its result is whole")
+            return Exit(
+                "exited", 0, None, started, ended, _lasted(go, ended),
+                detail="its shim had died, its result is whole",
+            )  # fmt: skip
         return None
 
     def _patience(self, seen: Observation) -> float:
@@ -341,23 +389,26 @@ class Attempt:
             loop.remove_reader(fd)
             os.close(fd)
 
-    def _forestall(self, reason: str) -> bool:
+    def _forestall(self, reason: str, detail: str, cause: str = "") -> bool:
         """End an attempt that has not been launched; False if a shim holds the lock or has launched it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         lock = shim.open_lock(str(self.folder))
         try:
             if not shim.try_lock(lock) or self._has("go"):
                 return False
-            shim.publish_json(self._path("exit.json"), shim.not_started(reason, "before it had started"))
+            shim.publish_json(self._path("exit.json"), shim.not_started(reason, detail, cause))
             return True
         finally:
             os.close(lock)
 
     async def _end_tree(self, reason: str) -> None:
         """What the shim would have done: it is dead, or hangs and is ended first."""
-        shim.publish_json(self._path("stop.json"), {"reason": reason, "grace_s": shim.GRACE_S})
-        stop, go = shim.read_json(self._path("stop.json")), self._go()
-        if not stop or not go:
+        stop, go = {"reason": reason, "grace_s": shim.GRACE_S}, self._go()
+        if not go:
             return
+        with contextlib.suppress(OSError):
+            shim.publish_json(self._path("stop.json"), stop)
+        stop = shim.read_json(self._path("stop.json")) or stop
         shim.send(go["pid"], go["start_time"], signal.SIGKILL)
         for pid, start in shim.members(self.id).items():
             shim.send(pid, start, signal.SIGTERM)
@@ -385,6 +436,16 @@ class Attempt:
         return [seen for line in whole if (seen := _last_seen(line))]
 
 
+def _lasted(go: Mapping[str, Any], ended: float) -> float:
+    """Seconds from the launch to a file's time; to now, if the clock was set meanwhile."""
+    told = max(0.0, ended - go["started"])
+    if go["boot_id"] != shim.boot_id() or "uptime" not in go:
+        return told
+    until_now = max(0.0, shim.uptime() - go["uptime"])
+    was_set = abs((time.time() - go["started"]) - until_now) > CLOCK_SET_S
+    return until_now if was_set else min(told, until_now)
+
+
 def _last_seen(line: bytes) -> bytes:
     """What a terminal would show of a line that was overwritten; zero bytes are holes of a capped log."""
     return line.strip(b"\0").rstrip(b"\r").rpartition(b"\r")[2]
@@ -395,7 +456,7 @@ def _event(line: bytes) -> dict[str, Any] | None:
     if not line.startswith(b"{"):
         return None
     try:
-        found = json.loads(line)
-    except ValueError:
+        found = json.loads(line, parse_constant=str)  # NaN and infinity are no JSON: told as words
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("event"), str) else None

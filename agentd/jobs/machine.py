@@ -1,14 +1,15 @@
 """What may become of a job, as data.
 
     queued ─────── prepare ──▶ preparing ── launch ──▶ running ──▶ succeeded
-      │ ▲               │                                   ├────▶ failed
-     ask│approve        └── requeue ──▶ queued              ├────▶ timed_out
-      ▼ │                                                   ├────▶ lost
+      │ ▲ ▲             │                                │  ├────▶ failed
+     ask│ │ approve     └── requeue ──▶ queued           │  ├────▶ timed_out
+      ▼ │ └───────────────────────── retry ──────────────┘  ├────▶ lost
     waiting_approval ── deny, expire ──▶ cancelled ◀─ cancel┘
 
-Five states end a job for good: a lost or failed one is never started again by itself, and doing it
-again is a new job with its own approval. `advance` is the only way from state to state; it knows
-nothing of rows, files or processes.
+Five states end a job for good. A job that failed is tried again only as often as was approved, each
+time as a new attempt with a reservation of its own, and only where trying again can help (`again`);
+after that, doing it again is a new job with its own approval. `advance` is the only way from state to
+state; it knows nothing of rows, files or processes.
 """
 
 from __future__ import annotations
@@ -18,9 +19,20 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 from agentd.errors import Conflict
-from agentd.sdk import JobState
+from agentd.sdk import Cause, JobState
 
-__all__ = ["ENDED", "EVENTS", "TRANSITIONS", "JobEvent", "advance", "allowed", "event_of"]
+__all__ = [
+    "ENDED",
+    "EVENTS",
+    "REPEATED",
+    "TRANSITIONS",
+    "JobEvent",
+    "advance",
+    "again",
+    "allowed",
+    "event_of",
+    "pause_s",
+]
 
 JobEvent = Literal[
     "ask",  # policy wants a person's word
@@ -30,11 +42,12 @@ JobEvent = Literal[
     "prepare",  # a slot is free: build the environment, write the attempt
     "requeue",  # the daemon stopped while preparing; nothing had been launched
     "launch",  # the attempt's shim published `go`
+    "retry",  # the attempt failed, and another one was approved
     "succeed",  # it exited with 0 and left a whole result
     "fail",  # it did not, or could not be started
     "time_out",  # the hard wall clock ended it
     "cancel",  # somebody asked for its end
-    "lose",  # it was launched, is not alive, and left neither an exit nor a result
+    "lose",  # it was launched, is gone, and left no word; or it was launched and the store forgot
 ]
 EVENTS: tuple[JobEvent, ...] = get_args(JobEvent)
 
@@ -44,14 +57,18 @@ TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = MappingProxyType(
         ("queued", "prepare"): "preparing",
         ("queued", "fail"): "failed",
         ("queued", "cancel"): "cancelled",
+        ("queued", "lose"): "lost",
         ("waiting_approval", "approve"): "queued",
         ("waiting_approval", "deny"): "cancelled",
         ("waiting_approval", "expire"): "cancelled",
         ("waiting_approval", "cancel"): "cancelled",
+        ("waiting_approval", "lose"): "lost",
         ("preparing", "requeue"): "queued",
         ("preparing", "launch"): "running",
         ("preparing", "fail"): "failed",
         ("preparing", "cancel"): "cancelled",
+        ("preparing", "lose"): "lost",
+        ("running", "retry"): "queued",
         ("running", "succeed"): "succeeded",
         ("running", "fail"): "failed",
         ("running", "time_out"): "timed_out",
@@ -59,6 +76,9 @@ TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = MappingProxyType(
         ("running", "lose"): "lost",
     }
 )
+REPEATED: frozenset[Cause] = frozenset({"crashed", "exit_code", "io_error", "unstartable"})
+"""Causes that may be gone the next time. The same input, memory, disk or clock would fail the same way."""
+LONGEST_PAUSE_S = 60.0
 ENDED: frozenset[JobState] = frozenset(get_args(JobState)) - {state for state, _ in TRANSITIONS}
 
 
@@ -87,3 +107,18 @@ def event_of(reason: str, code: int | None, has_result: bool) -> JobEvent:
     if reason == "cancelled":
         return "cancel"
     return "time_out" if reason == "timed_out" else "fail"
+
+
+def again(cause: Cause, *, number: int, attempts: int, repeatable: bool) -> bool:
+    """Whether attempt `number` (from 1), which ended for `cause`, is followed by another of `attempts`.
+
+    A lost attempt may have done its work without a word, so it is repeated only where that does no
+    harm.
+    """
+    may_help = cause in REPEATED or (cause == "lost" and repeatable)
+    return may_help and number < attempts
+
+
+def pause_s(number: int) -> float:
+    """Seconds to wait after attempt `number` (from 1): 1, 2, 4 … 60."""
+    return min(LONGEST_PAUSE_S, 2.0 ** (number - 1))

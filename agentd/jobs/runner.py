@@ -1,8 +1,9 @@
 """A job's way from the decision to its end.
 
-`Jobs` owns every transition after a call was accepted: preparing (environment, inputs, services it
-needs), launching in one transaction, watching, finishing. Each job has one asyncio task while it is
-alive; after a restart `recover` makes those tasks again from rows and files, and touches no process.
+`Jobs` decides every step after a call was accepted: preparing (environment, inputs, services it
+needs), launching in one transaction, watching, finishing, trying again. Each job has one asyncio task
+while it is alive; after a restart `recover` makes those tasks again from rows and files, and touches
+no process. What is decided is written down in `agentd.jobs.transitions`.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ from typing import Any, Protocol
 from agentd.errors import AgentdError, Conflict, NotFound, Unavailable
 from agentd.ids import new_id
 from agentd.jobs.attempts import Attempt, Exit, Observation
+from agentd.jobs.causes import Said, cause_of, cause_of_error, said_in, sentence
 from agentd.jobs.launching import Launching, Places
 from agentd.jobs.live import Live, LiveJobs
-from agentd.jobs.machine import JobEvent, advance, event_of
+from agentd.jobs.machine import JobEvent, again, event_of, pause_s
 from agentd.jobs.services import Services
-from agentd.jobs.views import failure, job_view
+from agentd.jobs.shim import uptime
+from agentd.jobs.slots import Slots
+from agentd.jobs.transitions import Transitions
+from agentd.jobs.views import job_view
 from agentd.policy.approvals import Approvals
-from agentd.sdk import Finished, JobView, ServiceView
+from agentd.sdk import Cause, Finished, JobView, ServiceView
 from agentd.signals import Changes
 from agentd.store import Store
 from agentd.store.approvals import Approval
@@ -37,6 +42,8 @@ __all__ = ["Building", "Jobs", "Places"]
 
 log = logging.getLogger(__name__)
 TICK_S = 0.5
+STORE_PAUSE_S = 0.5
+LOG_LINES = 20  # the end of a log, where the reason stands
 
 
 class Building(Protocol):
@@ -72,11 +79,11 @@ class Jobs:
         max_jobs: int = 1,
     ) -> None:
         self._store, self._table, self._approvals = store, table, approvals
-        self._ledger, self._journal, self._changes = ledger, journal, changes
-        self._building, self._places, self._price = building, places, price
-        self._slots = asyncio.Semaphore(max_jobs)
+        self._journal, self._changes, self._building, self._places = journal, changes, building, places
+        self._slots = Slots(max_jobs)
         self._live: LiveJobs = LiveJobs(Live)
-        self.services = Services(store, table, journal, changes, self._live)
+        self._steps = Transitions(store, table, approvals, ledger, journal, changes, price)
+        self.services = Services(table, journal, changes, self._live)
         self._launching = Launching(places, job_token)
         self.finish: Finisher = _no_finish
         approvals.on_decided = self._on_decided
@@ -141,7 +148,8 @@ class Jobs:
     def _view(self, row: JobRow) -> JobView:
         seen = self.services.view(row) if row.is_service and not row.ended else None
         progress = self._live[row.id].progress if row.id in self._live else {}
-        return job_view(row, self._approvals.of_job(row.id), progress, seen)
+        attempt = self._table.attempt_of(row.id)
+        return job_view(row, self._approvals.of_job(row.id), attempt, progress, seen)
 
     # --- from decision to launch ------------------------------------------------------------
 
@@ -151,39 +159,42 @@ class Jobs:
 
     def ask(self, job_id: str) -> None:
         """Hold a job until a person has answered."""
-        self._move(self.row(job_id), "ask")
+        self._steps.move(self.row(job_id), "ask")
 
-    async def cancel(self, job_id: str, reason: str = "cancelled by request") -> JobView:
+    async def cancel(
+        self, job_id: str, reason: str = "cancelled by request", *, by: str = "daemon"
+    ) -> JobView:
         """End a job and everything it started; one that has ended is left as it is."""
         row = self.row(job_id)
         if row.ended:
             return self._view(row)
+        self._journal.append("job.cancelling", job_id, by, reason=reason, state=row.state)
         live = self._live[job_id]
-        live.end_reason = reason
+        live.unwanted = True
         attempt = self._table.attempt_of(job_id)
         if row.state == "running" and attempt is not None:
-            await Attempt(attempt.folder).kill_tree()
+            await Attempt(attempt.folder).kill_tree(cause="cancelled", detail=reason)
             if live.task is not None:
                 await asyncio.wait([live.task], timeout=10)
             return self.get(job_id)
         if live.task is not None:
             live.task.cancel()
             await asyncio.gather(live.task, return_exceptions=True)
-        self._end(self.row(job_id), "cancel", reason)
+        self._steps.end(job_id, "cancel", "cancelled", reason)
         return self.get(job_id)
 
-    def fail(self, job_id: str, reason: str) -> None:
+    def fail(self, job_id: str, error: Exception) -> None:
         """End a job that was never launched."""
-        self._end(self.row(job_id), "fail", reason)
+        self._steps.end(job_id, "fail", cause_of_error(error), _told(job_id, error))
 
     async def recover(self) -> None:
         """Watch what was launched and has not ended; what was being prepared is queued again."""
         self._sweep()
-        for row in self._table.list(state="live", limit=10_000):
+        for row in reversed(self._table.list(state="live", limit=10_000)):
             if row.state == "running":
-                await self._adopt(row)
+                self._adopt(row)
             elif row.state == "preparing":
-                self._move(row, "requeue")
+                self._steps.move(row, "requeue")
 
     async def aclose(self) -> None:
         """Stop watching. Running jobs go on without us and are adopted at the next start."""
@@ -192,37 +203,37 @@ class Jobs:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _adopt(self, row: JobRow) -> None:
+    def _adopt(self, row: JobRow) -> None:
         """Watch a job that was launched by an earlier daemon; a call made in that daemon ended with it."""
         attempt = self._table.attempt_of(row.id)
         if attempt is None:
-            self._end(row, "lose", "the daemon ended while it was carried out")
+            self._steps.end(row.id, "lose", "lost", "the daemon ended while it was carried out")
             return
         self._journal.append("job.adopted", row.id, "daemon", attempt=attempt.id)
-        slot = self._slots if not row.is_service and not self._slots.locked() else None
-        if slot:
-            await slot.acquire()
-        self._drive(row.id, self._watch_adopted(row.id, Attempt(attempt.folder), slot))
+        if not row.is_service:
+            self._slots.take()
+        self._drive(row.id, self._watch_adopted(row, Attempt(attempt.folder)))
 
-    async def _watch_adopted(self, job_id: str, attempt: Attempt, slot: asyncio.Semaphore | None) -> None:
+    async def _watch_adopted(self, row: JobRow, attempt: Attempt) -> None:
         try:
-            await self._watch(job_id, attempt)
+            await self._watch(row, attempt)
         finally:
-            if slot:
-                slot.release()
+            if not row.is_service:
+                self._slots.leave()
+        await self._run(row.id)  # when it is to be tried again
 
     def _on_decided(self, approval: Approval) -> None:
         row = self.row(approval.job)
         if row.state != "waiting_approval":
             return
         if approval.state == "approved":
-            self._move(row, "approve", decided_by=approval.decided_by)
+            self._steps.move(row, "approve", decided_by=approval.decided_by)
             self.start(row.id)
         elif approval.state == "denied":
             said = f": {approval.reason}" if approval.reason else ""
-            self._end(row, "deny", f"denied by {approval.decided_by}{said}")
+            self._steps.end(row.id, "deny", "denied", f"denied by {approval.decided_by}{said}")
         else:
-            self._end(row, "expire", "nobody answered in time")
+            self._steps.end(row.id, "expire", "expired", "nobody answered in time")
 
     def _drive(self, job_id: str, work: Coroutine[Any, Any, None]) -> None:
         live = self._live[job_id]
@@ -232,51 +243,65 @@ class Jobs:
         """The outermost edge of a job: whatever goes wrong ends it with a named reason."""
         try:
             await work
-        except AgentdError as error:
-            await self._break_off(job_id, str(error))
-        except Exception as error:
-            log.exception("job %s broke", job_id)
-            await self._break_off(job_id, f"internal error: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - it is told, and logged if it is ours
+            cause, reason = cause_of_error(error), _told(job_id, error)
+            await self._surely(job_id, lambda: self._break_off(job_id, cause, reason))
 
-    async def _break_off(self, job_id: str, reason: str) -> None:
+    async def _break_off(self, job_id: str, cause: Cause, reason: str) -> None:
         """End a job that went wrong on our side: nothing of it may go on unwatched."""
         row = self._table.attempt_of(job_id)
         if row is None or row.ended_at is not None:
-            self._end(self.row(job_id), "fail", reason)
+            self._steps.end(job_id, "fail", cause, reason)
             return
         attempt = Attempt(row.folder)
-        seen = await attempt.kill_tree()
-        self._end(self.row(job_id), "fail", reason, attempt=attempt, exit=seen.exit)
+        seen = await attempt.kill_tree(cause=cause, detail=reason)
+        self._steps.end(job_id, "fail", cause, reason, attempt=attempt, exit=seen.exit)
 
     async def _run(self, job_id: str) -> None:
-        row = self._move(self.row(job_id), "prepare")
+        """Everything from the queue on; again as long as it is queued for another attempt."""
+        while self.row(job_id).state == "queued":
+            await self._pause(job_id)
+            await self._once(job_id)
+
+    async def _pause(self, job_id: str) -> None:
+        before = self._table.attempt_of(job_id)
+        if before is None:
+            return
+        wait = pause_s(before.number)
+        message = f"attempt {before.number} ended ({before.cause}): the next one starts in {wait:.0f} s"
+        self._report(job_id, message=message)
+        await asyncio.sleep(wait)
+
+    async def _once(self, job_id: str) -> None:
+        row = self._steps.move(self.row(job_id), "prepare")
         if row.launch is None:
             await self._finish_direct(row)
             return
         recipe, environment = Path(row.launch["recipe_path"]), row.launch["environment"]
         python = await self._building.python(recipe, environment, lambda event: self._report(job_id, **event))
-        services = await self._needed(row)
+        await self._needed(row)
         slot = contextlib.nullcontext() if row.is_service else self._slots
-        if not row.is_service and self._slots.locked():
+        if not row.is_service and not self._slots.free:
             self._report(job_id, message="waiting for the job before it")
         async with slot:
+            services = await self._needed(row)  # again: one may have gone while it waited for its turn
             attempt = await self._launch(row, python, services)
-            await self._watch(job_id, attempt)
+            await self._watch(row, attempt)
 
     async def _finish_direct(self, row: JobRow) -> None:
         """A call that waited for its approval and runs in the daemon itself."""
         with self._store.transaction():
             self._approvals.consume(row.id, row.digest)
-            self._move(row, "launch", started_at=self._store.now())
+            self._steps.move(row, "launch", started_at=self._store.now())
         result = await self.finish(self.row(row.id), Finished(row.id, {}, {}, Path(), 0.0))
-        self._end(self.row(row.id), "succeed", "", result=result)
+        await self._surely(row.id, lambda: self._steps.end(row.id, "succeed", None, "", result=result))
 
     async def _needed(self, row: JobRow) -> dict[str, ServiceView]:
         """The services this job asked for, once they are ready."""
         assert row.launch is not None
         found: dict[str, ServiceView] = {}
         for name in row.launch["needs"]:
-            self._report(row.id, message=f"waiting for {name}")
+            told = False
             while True:
                 version, service = self._changes.version, self.services.find(name)
                 if service is None:
@@ -284,6 +309,9 @@ class Jobs:
                 if service.ready:
                     found[name] = service
                     break
+                if not told:
+                    self._report(row.id, message=f"waiting for {name}")
+                    told, version = True, self._changes.version
                 await self._changes.after(version)
         return found
 
@@ -294,43 +322,41 @@ class Jobs:
 
     async def _launch(self, row: JobRow, python: Path, services: Mapping[str, ServiceView]) -> Attempt:
         """Write the attempt, then consume the approval, reserve the budget and record it at once."""
-        assert row.launch is not None
         attempt = Attempt(self._places.attempts / new_id("att"))
         try:
             spec = await self._launching.write(row, attempt, python, services)
             self.claim(row, attempt, spec.get("port"))
         except BaseException:
-            shutil.rmtree(attempt.folder, ignore_errors=True)  # it holds secrets, and copies of inputs
-            raise
+            # A commit that failed may be stored all the same: only what is read again decides. If that
+            # fails too, the folder stays: what is recorded is launched later, what is not is swept.
+            if self._table.attempt(attempt.id) is None:
+                shutil.rmtree(attempt.folder, ignore_errors=True)  # it holds secrets, and copies of inputs
+                raise
         return attempt
 
     def claim(self, row: JobRow, attempt: Attempt, port: int | None) -> None:
         """Consume the approval, reserve the budget and record the attempt: all or nothing."""
-        assert row.launch is not None
-        with self._store.transaction():
-            self._approvals.consume(row.id, row.digest)
-            self._ledger.reserve("job", row.id, row.payer, row.launch["max_micro_usd"], attempt=attempt.id)
-            self._table.add_attempt(attempt.id, row.id, attempt.folder, port)
-            self._move(row, "launch", started_at=self._store.now())
+        self._steps.launch(row.id, attempt, port)
 
     # --- from launch to end -----------------------------------------------------------------
 
-    async def _watch(self, job_id: str, attempt: Attempt) -> None:
+    async def _watch(self, row: JobRow, attempt: Attempt) -> None:
         """Follow a launched attempt until it is over."""
-        live = self._live[job_id]
-        live.last_used = self._store.now()
+        live = self._live[row.id]
+        live.ready, live.said, live.last_used = False, Said(), uptime()
         ended = asyncio.create_task(attempt.run())
         watchers: list[asyncio.Task[Any]] = [ended]
-        if self.row(job_id).is_service:
-            watchers.append(asyncio.create_task(self.services.tend(job_id, ended)))
+        if row.is_service:
+            watchers.append(asyncio.create_task(self.services.tend(row.id, attempt, ended)))
         offset = 0
         try:
             while not ended.done():
                 await asyncio.wait([ended], timeout=TICK_S)
-                offset = self._read_events(job_id, attempt, offset)
-            self._read_events(job_id, attempt, offset)
-            await self._conclude(job_id, attempt, ended.result())
+                offset = self._read_events(row.id, attempt, offset)
+            self._read_events(row.id, attempt, offset)
+            await self._conclude(row.id, attempt, ended.result())
         finally:
+            live.ready = False
             for watcher in watchers:
                 watcher.cancel()
             await asyncio.gather(*watchers, return_exceptions=True)
@@ -344,7 +370,7 @@ class Jobs:
                 if event["event"] == "progress":
                     live.progress = {key: value for key, value in event.items() if key != "event"}
                 elif event["event"] == "error":
-                    live.error = str(event.get("message", "")), str(event.get("hint", ""))
+                    live.said = said_in(event)
             if events:
                 self._changes.announce()
             if new == offset:
@@ -352,76 +378,70 @@ class Jobs:
             offset = new
 
     async def _conclude(self, job_id: str, attempt: Attempt, seen: Observation) -> None:
-        """Turn how the attempt ended into how the job ended."""
-        row, live = self.row(job_id), self._live[job_id]
-        if seen.exit is None:
-            self._end(
-                row, "lose", "it was launched, but is gone without having said how it ended", attempt=attempt
-            )
-            return
+        """Turn how the attempt ended into how the job ended, or into another attempt."""
         result = attempt.result()
-        event = event_of(seen.exit.reason, seen.exit.code, result is not None)
-        if event == "cancel":
-            self._end(row, event, live.end_reason or "cancelled", attempt=attempt, exit=seen.exit)
-        elif event != "succeed" or result is None:
-            reason = live.end_reason or failure(seen.exit, live.error, attempt)
-            self._end(row, event, reason, attempt=attempt, exit=seen.exit)
-        else:
-            await self._succeed(row, attempt, seen.exit, result)
-
-    async def _succeed(self, row: JobRow, attempt: Attempt, exit: Exit, result: dict[str, Any]) -> None:
-        finished = Finished(
-            row.id,
-            {**_spec_of(attempt), "arguments": row.arguments},
-            result,
-            attempt.out,
-            exit.ended - exit.started,
+        event: JobEvent = "lose"
+        cause: Cause = "lost"
+        reason = "it was launched, but is gone without having said how it ended"
+        if seen.exit is not None:
+            event = event_of(seen.exit.reason, seen.exit.code, result is not None)
+            if event == "succeed" and result is not None:
+                await self._succeed(job_id, attempt, seen.exit, result)
+                return
+            said, lines = self._live[job_id].said, attempt.log_tail(LOG_LINES)
+            cause = cause_of(seen.exit, said, lines)
+            reason = sentence(cause, seen.exit, said, lines)
+        await self._surely(
+            job_id, lambda: self._end_or_retry(job_id, event, cause, reason, attempt, seen.exit)
         )
-        try:
-            final = await self.finish(row, finished)
-        except AgentdError as error:
-            self._end(row, "fail", str(error), attempt=attempt, exit=exit)
-            return
-        self._end(row, "succeed", "", attempt=attempt, exit=exit, result=final)
 
-    def _end(
-        self,
-        row: JobRow,
-        event: JobEvent,
-        reason: str,
-        *,
-        attempt: Attempt | None = None,
-        exit: Exit | None = None,
-        result: dict[str, Any] | None = None,
+    def _end_or_retry(
+        self, job_id: str, event: JobEvent, cause: Cause, reason: str, attempt: Attempt, exit: Exit | None
     ) -> None:
-        """Settle, record and announce the end of a job, in one transaction. Ending twice changes nothing."""
-        if row.ended:
-            return
-        with self._store.transaction():
-            spent: int | None = None
-            for entry in self._ledger.open_of(row.id):
-                # Without a witness of its end, all that was set aside counts as spent.
-                spent = entry.reserved if exit is None else self._price(max(0.0, exit.ended - exit.started))
-                self._ledger.settle(entry.id, spent)
-            if attempt is not None:
-                self._table.end_attempt(attempt.id, event)
-            self._move(row, event, reason=reason, result=result, micro_usd=spent, ended_at=self._store.now())
-        if attempt is not None:
-            attempt.tidy()
-        self._changes.announce()
+        row, tried = self.row(job_id), self._table.attempt_of(job_id)
+        if row.state != "running":
+            return  # it was written down, though the store could not say so
+        launch, number = row.launch or {}, tried.number if tried else 1
+        if not self._live[job_id].unwanted and again(
+            cause,
+            number=number,
+            attempts=launch.get("attempts", 1),
+            repeatable=launch.get("repeatable", False),
+        ):
+            self._steps.retry(row, cause, reason, attempt, exit)
+        else:
+            self._steps.end(job_id, event, cause, reason, attempt=attempt, exit=exit)
 
-    def _move(self, row: JobRow, event: JobEvent, **changes: Any) -> JobRow:
-        """One step of the state machine, journalled. Raises `Conflict` when somebody was faster."""
-        new = advance(row.state, event)
-        with self._store.transaction():
-            kept = {name: value for name, value in changes.items() if value is not None}
-            if not self._table.move(row.id, row.state, new, **kept):
-                raise Conflict(f"{row.id} is not {row.state} any more")
-            self._journal.append(
-                f"job.{new}", row.id, "daemon", tool=row.tool, reason=changes.get("reason") or ""
+    async def _succeed(self, job_id: str, attempt: Attempt, exit: Exit, result: dict[str, Any]) -> None:
+        row = self.row(job_id)
+        spec = {**_spec_of(attempt), "arguments": row.arguments}
+        try:
+            final = await self.finish(row, Finished(row.id, spec, result, attempt.out, exit.seconds))
+        except AgentdError as error:
+            cause, reason = cause_of_error(error), str(error)
+            await self._surely(
+                job_id,
+                lambda: self._steps.end(job_id, "fail", cause, reason, attempt=attempt, exit=exit),
             )
-        self._changes.announce()
-        return self.row(row.id)
+            return
+        await self._surely(
+            job_id,
+            lambda: self._steps.end(job_id, "succeed", None, "", attempt=attempt, exit=exit, result=final),
+        )
+
+    async def _surely(self, job_id: str, write: Callable[[], Awaitable[None] | None]) -> None:
+        """Write down an end however long a disk refuses: nobody else would. `write` may be repeated."""
+        while True:
+            try:
+                if (more := write()) is not None:
+                    await more
+                return
+            except Conflict:
+                log.exception("%s could not be ended", job_id)
+                return
+            except (AgentdError, OSError) as error:
+                log.warning("the end of %s could not be stored yet: %s", job_id, error)
+            await asyncio.sleep(STORE_PAUSE_S)
 
     def _report(self, job_id: str, **progress: Any) -> None:
         self._live[job_id].progress = {k: v for k, v in progress.items() if k != "event"}
@@ -429,9 +449,9 @@ class Jobs:
 
     def _sweep(self) -> None:
         """Attempts that were written but never recorded were never launched either: forget them."""
-        known = {row["folder"] for row in self._store.rows("SELECT folder FROM attempts")}
+        known = self._table.all_attempts()
         for folder in self._places.attempts.glob("att-*"):
-            if str(folder) not in known:
+            if folder.name not in known:
                 log.info("removing %s, which was never launched", folder)
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -442,3 +462,13 @@ async def _no_finish(row: JobRow, finished: Finished) -> dict[str, Any]:
 
 def _spec_of(attempt: Attempt) -> dict[str, Any]:
     return json.loads(attempt.spec_path.read_text(encoding="utf-8"))
+
+
+def _told(job_id: str, error: Exception) -> str:
+    """What the job's owner is told of an error; one that we did not foresee goes to the log as well."""
+    if isinstance(error, AgentdError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"something it needs could not be read or written: {error}"
+    log.error("%s broke", job_id, exc_info=error)
+    return f"internal error: {type(error).__name__}: {error}"

@@ -7,9 +7,10 @@ any interpreter, and keep working while the package around it is upgraded. Linux
     lock       held (as an open-file-description lock) by the shim and inherited by the payload
     go         published with link(2) after everything that can fail and before the fork; an attempt
                that has it is never launched again
-    stop.json  a request to end, {"reason", "grace_s"}; durable, so it outlives whoever asked; SIGTERM
-               makes the shim look at once
+    stop.json  a request to end, {"reason", "cause", "detail", "grace_s"}; durable, so it outlives
+               whoever asked; SIGTERM makes the shim look at once
     exit.json  how it ended, published with link(2): the first to say so is believed
+    *.spare    a block on disk for each of these two, so that a full disk can't keep them from being written
 
 Starting a second shim, at any moment, is harmless: it finds the lock held, or `go`, and leaves.
 
@@ -18,11 +19,12 @@ descendant and every process that carries its id in the environment. Not covered
 a process that both outlived the shim's death and wiped its environment.
 
 An exit reason is ``out_of_memory`` when the attempt's cgroup counted an OOM kill, or when the payload
-died of a SIGKILL that the shim did not send while the machine's OOM-kill counter rose.
+died of a SIGKILL that the shim did not send while the machine's OOM-kill counter rose. Durations are
+measured with the clock that runs from boot on: setting the machine's clock changes none of them.
 """
 
 # Paths are plain strings here: most of what follows is one system call or another.
-# ruff: noqa: PTH100,PTH102,PTH103,PTH105,PTH106,PTH108,PTH110,PTH112,PTH116,PTH118,PTH120,PTH123,PTH208
+# ruff: noqa: PTH100,PTH102,PTH103,PTH104,PTH105,PTH106,PTH108,PTH110,PTH112,PTH116,PTH118,PTH120,PTH123,PTH208
 
 from __future__ import annotations
 
@@ -45,8 +47,12 @@ LOG_HEAD = 1 << 20  # of which from the beginning
 TICK_S = 1.0
 GRACE_S = 10.0
 UNKILLABLE_S = 10.0  # how long SIGKILL is repeated for what hangs in the kernel
+SPARE_BYTES = 4096
+FULL_BYTES = 1 << 20  # a disk with less room than this is called full
+DETAIL_CHARS = 800  # so that a record fits its spare block
 WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 ID_VARIABLE = "AGENTD_ATTEMPT_ID"
+FOLDER_VARIABLE = "AGENTD_ATTEMPT_DIR"
 
 _FLOCK = "hhqqi"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 _PR_SET_CHILD_SUBREAPER = 36
@@ -62,7 +68,7 @@ def read_json(path: str) -> dict[str, Any] | None:
     try:
         with open(path, "rb") as file:
             found = json.load(file)
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None  # pyright: ignore[reportUnknownVariableType]
 
@@ -75,8 +81,16 @@ def write_json(path: str, value: object, mode: int = 0o644) -> None:
 
 
 def publish_json(path: str, value: object) -> bool:
-    """Create `path`, durably; False, and nothing changed, if it is there already."""
-    temporary = _write_temporary(path, value, 0o644)
+    """Create `path`, durably; False, and nothing changed, if it is there already.
+
+    On a full disk it is written over the block that `set_aside` keeps for it.
+    """
+    try:
+        temporary = _write_temporary(path, value, 0o644)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not os.path.exists(f"{path}.spare"):
+            raise
+        temporary = _write_spare(path, value)
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -87,13 +101,38 @@ def publish_json(path: str, value: object) -> bool:
     return True
 
 
+def set_aside(path: str) -> None:
+    """Keep a block on disk for a small record that must be written even when the disk is full."""
+    with open(f"{path}.spare", "wb") as file:
+        file.write(b" " * SPARE_BYTES)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_spare(path: str, value: object) -> str:
+    text = json.dumps(value).encode().ljust(SPARE_BYTES)  # JSON may be followed by spaces
+    claimed = f"{path}.{os.getpid()}.{time.monotonic_ns()}.tmp"
+    os.rename(f"{path}.spare", claimed)  # one writer gets it
+    fd = os.open(claimed, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    return claimed
+
+
 def _write_temporary(path: str, value: object, mode: int) -> str:
     temporary = f"{path}.{os.getpid()}.{time.monotonic_ns()}.tmp"
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with open(fd, "w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=False)
-        file.flush()
-        os.fsync(fd)
+    try:
+        with open(fd, "w", encoding="utf-8") as file:
+            json.dump(value, file, ensure_ascii=False)
+            file.flush()
+            os.fsync(fd)
+    except BaseException:
+        os.unlink(temporary)
+        raise
     return temporary
 
 
@@ -286,9 +325,12 @@ class Supervisor:
         self.lock = lock
         self.pid = 0
         self.started = 0.0
+        self.launched = 0.0  # the same moment, on the clock that nobody sets
         self.cgroup = ""
         self.stopping = ""  # the reason, once something asked for the end
+        self.cause = ""
         self.detail = ""
+        self.free_bytes = FULL_BYTES
         self.kill_at = float("inf")
         self.deadline = float("inf")
         self.oom_before = 0
@@ -303,10 +345,9 @@ class Supervisor:
         argv = [str(word) for word in self.launch["argv"]]
         if not os.access(argv[0], os.X_OK):
             raise FileNotFoundError(errno.ENOENT, "no such program", argv[0])
-        if time.time() > (self.launch.get("start_by") or float("inf")):
-            raise ValueError("it was to start earlier than this: start_by has passed")
         env = {**os.environ, **self.launch["env"], **(read_json(self.path("secrets.json")) or {})}
-        env |= {ID_VARIABLE: self.id, "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+        env |= {ID_VARIABLE: self.id, FOLDER_VARIABLE: self.folder}
+        env |= {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
         os.makedirs(self.launch["out"], exist_ok=True)
         os.chdir(self.launch["cwd"])
         append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -321,7 +362,7 @@ class Supervisor:
 
     def publish_go(self) -> None:
         """The point of no return. Only the lock's holder comes here, so nobody has published it before."""
-        self.started = time.time()
+        self.started, self.launched = time.time(), uptime()
         found = process(os.getpid())
         go = {
             "attempt_id": self.id,
@@ -329,6 +370,7 @@ class Supervisor:
             "start_time": found[1] if found else 0,
             "boot_id": boot_id(),
             "started": self.started,
+            "uptime": self.launched,
             "deadline": self.deadline,
             "cgroup": self.cgroup,
         }
@@ -384,6 +426,9 @@ class Supervisor:
             "signal": -code if code < 0 else None,
             "started": self.started,
             "ended": time.time(),
+            "seconds": round(uptime() - self.launched, 3),
+            "disk_full": min(self.free_bytes, free_bytes(self.folder)) < FULL_BYTES,
+            "cause": self.cause,
             "max_rss_bytes": usage.ru_maxrss * 1024,
             "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 3),
             "detail": self.detail,
@@ -404,6 +449,7 @@ class Supervisor:
                 return ended
             self._watch_the_clock()
             self._cap_logs()
+            self.free_bytes = free_bytes(self.folder)
             wake = min(TICK_S, max(0.0, min(self.deadline, self.kill_at) - uptime()))
             info = signal.sigtimedwait(WATCHED, wake)
             if not self.stopping:
@@ -427,19 +473,20 @@ class Supervisor:
             end_all(self.id, self.cgroup, os.getpid())
             self.kill_at = uptime() + 0.1
         elif uptime() >= self.deadline and not self.stopping:
-            detail = f"still running after {self.launch['timeout_s']} s"
-            self._stop("timed_out", float(self.launch.get("grace_s", GRACE_S)), detail)
+            self.detail = f"it ran past its limit of {float(self.launch['timeout_s']):g} s and was ended"
+            self._stop("timed_out", float(self.launch.get("grace_s", GRACE_S)))
 
     def _stop_if_asked(self, info: signal.struct_siginfo | None) -> None:
         grace_s = float(self.launch.get("grace_s", GRACE_S))
         if asked := read_json(self.path("stop.json")):
-            self._stop(asked["reason"], float(asked.get("grace_s", grace_s)), "")
+            self.cause, self.detail = asked.get("cause", ""), asked.get("detail", "")[:DETAIL_CHARS]
+            self._stop(asked["reason"], float(asked.get("grace_s", grace_s)))
         elif info and info.si_signo != signal.SIGCHLD:
-            name = signal.Signals(info.si_signo).name
-            self._stop("cancelled", grace_s, f"{name} to the shim from pid {info.si_pid}")
+            self.detail = f"{signal.Signals(info.si_signo).name} to the shim from pid {info.si_pid}"
+            self._stop("cancelled", grace_s)
 
-    def _stop(self, reason: str, grace_s: float, detail: str) -> None:
-        self.stopping, self.detail = reason, detail
+    def _stop(self, reason: str, grace_s: float) -> None:
+        self.stopping = reason
         self.deadline, self.kill_at = float("inf"), uptime() + grace_s
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGTERM)
@@ -472,11 +519,21 @@ def cap_log(path: str, cap: int = LOG_CAP, head: int = LOG_HEAD) -> None:
             file.truncate(0)  # a file system without holes
 
 
-def not_started(reason: str, detail: str) -> dict[str, Any]:
+def free_bytes(folder: str) -> int:
+    """Room that this user has left on the folder's file system; plenty, if it can't be had."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return FULL_BYTES
+    return found.f_frsize * (found.f_bavail if os.geteuid() else found.f_bfree)
+
+
+def not_started(reason: str, detail: str, cause: str = "") -> dict[str, Any]:
     """The exit record of an attempt whose payload never ran."""
     now = time.time()
     went: dict[str, Any] = {"reason": reason, "code": None, "signal": None, "started": now, "ended": now}
-    return went | {"max_rss_bytes": 0, "cpu_seconds": 0.0, "detail": detail}
+    went |= {"seconds": 0.0, "disk_full": False, "cause": cause, "detail": detail[:DETAIL_CHARS]}
+    return went | {"max_rss_bytes": 0, "cpu_seconds": 0.0}
 
 
 def run(folder: str) -> None:
@@ -499,7 +556,10 @@ def start(supervisor: Supervisor) -> dict[str, Any] | None:
     """None once the payload runs, otherwise why it does not: an exit record."""
     try:
         argv, env, files = supervisor.ready()
-        if os.path.exists(supervisor.path("stop.json")) or signal.sigpending() & WATCHED:
+        if asked := read_json(supervisor.path("stop.json")):
+            detail = asked.get("detail", "") or "before it had started"
+            return not_started("cancelled", detail, asked.get("cause", ""))
+        if signal.sigpending() & WATCHED:
             return not_started("cancelled", "before it had started")
         supervisor.publish_go()
         with contextlib.suppress(FileNotFoundError):

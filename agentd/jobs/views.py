@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from agentd.jobs.attempts import Attempt, Exit
 from agentd.sdk import JobView, ServiceView
 from agentd.store.approvals import Approval
-from agentd.store.jobs import JobRow
+from agentd.store.jobs import AttemptRow, JobRow
 from agentd.store.ledger import usd
 
-__all__ = ["failure", "job_view"]
+__all__ = ["job_view"]
 
 
 def job_view(
-    row: JobRow, approval: Approval | None, progress: Mapping[str, Any], seen: ServiceView | None
+    row: JobRow,
+    approval: Approval | None,
+    attempt: AttemptRow | None,
+    progress: Mapping[str, Any],
+    seen: ServiceView | None,
 ) -> JobView:
-    """`seen` is the service behind the job, None when there is none or it has ended."""
+    """`attempt` is the newest; `seen` is the service behind it, None when there is none or it has ended."""
     service = None
     if row.is_service:
         service = {
@@ -30,7 +33,10 @@ def job_view(
         tool=row.tool,
         title=row.title,
         state=row.state,
+        cause=row.cause,
         reason=row.reason,
+        attempt=attempt.number if attempt else 0,
+        attempts=(row.launch or {}).get("attempts", 1),
         quote=row.quote,
         progress={} if row.ended else dict(progress),
         result=row.result,
@@ -41,6 +47,7 @@ def job_view(
         created_at=row.created_at,
         started_at=row.started_at,
         ended_at=row.ended_at,
+        seconds=row.seconds,
         service=service,
         next=_next(row, approval, service),
     )
@@ -59,18 +66,3 @@ def _next(row: JobRow, approval: Approval | None, service: Mapping[str, Any] | N
     if row.state in ("failed", "lost", "timed_out"):
         return f"See why with job_logs(job={row.id!r})."
     return ""
-
-
-def failure(exit: Exit, error: tuple[str, str], attempt: Attempt) -> str:
-    """Why an attempt failed, in one sentence: what the recipe said, else how it ended and its last words."""
-    message, hint = error
-    if message:
-        return f"{message}. {hint}" if hint else message
-    if exit.reason == "timed_out":
-        return f"it ran past its limit of {exit.ended - exit.started:.0f} s and was ended"
-    if exit.reason == "out_of_memory":
-        return "it ran out of memory and was killed"
-    ended = f"was killed by signal {exit.signal}" if exit.signal else f"exited with {exit.code}"
-    last = next((line.strip() for line in reversed(attempt.log_tail(20)) if line.strip()), "")
-    detail = exit.detail or last
-    return f"it {ended}" + (f": {detail[:400]}" if detail else "")

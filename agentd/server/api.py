@@ -157,7 +157,7 @@ class _Api:
         return _lines(self._kernel.jobs.follow(_id(request)))
 
     async def job_cancel(self, request: Request, caller: Caller) -> Response:
-        return _json(await self._kernel.jobs.cancel(_id(request)))
+        return _json(await self._kernel.jobs.cancel(_id(request), by=caller.principal))
 
     # --- runs --------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from agentd.ids import new_id
-from agentd.sdk import JobState, Quote
+from agentd.sdk import Cause, JobState, Quote
 from agentd.store.database import Row, Store, loads
 from agentd.store.ledger import Payer
 
@@ -24,6 +24,7 @@ class JobRow(BaseModel):
     tool: str
     title: str
     state: JobState
+    cause: Cause | None
     reason: str
     principal: str
     surface: str
@@ -41,6 +42,7 @@ class JobRow(BaseModel):
     created_at: float
     started_at: float | None
     ended_at: float | None
+    seconds: float | None
 
     @property
     def ended(self) -> bool:
@@ -56,15 +58,19 @@ class JobRow(BaseModel):
 
 
 class AttemptRow(BaseModel):
-    """One try at running a job. `folder` holds its spec, output and logs."""
+    """One try at running a job. `folder` holds its spec, output and logs; `number` counts from 1."""
 
     id: str
     job: str
+    number: int
     folder: Path
     port: int | None
     created_at: float
     ended_at: float | None
     outcome: str | None
+    cause: Cause | None
+    reason: str
+    seconds: float | None
 
 
 class JobTable:
@@ -94,7 +100,10 @@ class JobTable:
             return True
 
     def list(self, *, state: str | None = None, limit: int = 50) -> list[JobRow]:
-        """Newest first; `state` may be one state, "live" for all that have not ended."""
+        """Newest first, by the order they came in, whatever the machine's clock said then.
+
+        `state` may be one state, "live" for all that have not ended.
+        """
         where, parameters = "", list[Any]()
         if state == "live":
             marks = ", ".join("?" for _ in ENDED)
@@ -102,48 +111,69 @@ class JobTable:
         elif state:
             where, parameters = "WHERE state = ?", [state]
         rows = self._store.rows(
-            f"SELECT * FROM jobs {where} ORDER BY created_at DESC, id DESC LIMIT ?", [*parameters, limit]
+            f"SELECT * FROM jobs {where} ORDER BY rowid DESC LIMIT ?", [*parameters, limit]
         )
         return [_job(row) for row in rows]
 
     def ids(self) -> list[str]:
-        return [
-            row["id"] for row in self._store.rows("SELECT id FROM jobs ORDER BY created_at DESC LIMIT 500")
-        ]
+        return [row["id"] for row in self._store.rows("SELECT id FROM jobs ORDER BY rowid DESC LIMIT 500")]
 
     def seconds_of(self, tool: str, key: str) -> list[float]:
-        """Wall times of succeeded jobs of the kind, oldest first."""
+        """How long succeeded jobs of the kind took, oldest first."""
         rows = self._store.rows(
-            "SELECT ended_at - started_at AS seconds FROM jobs WHERE tool = ? AND timing_key = ?"
-            " AND state = 'succeeded' AND started_at IS NOT NULL ORDER BY ended_at",
+            "SELECT seconds FROM jobs WHERE tool = ? AND timing_key = ?"
+            " AND state = 'succeeded' AND seconds IS NOT NULL ORDER BY rowid",
             [tool, key],
         )
         return [row["seconds"] for row in rows]
 
-    def add_attempt(self, attempt_id: str, job_id: str, folder: Path, port: int | None) -> AttemptRow:
+    # --- attempts ---------------------------------------------------------------------------
+
+    def add_attempt(self, attempt_id: str, job_id: str, folder: Path, port: int | None, number: int) -> None:
         self._store.insert(
             "attempts",
             {
                 "id": attempt_id,
                 "job": job_id,
+                "number": number,
                 "folder": str(folder),
                 "port": port,
                 "created_at": self._store.now(),
             },
         )
-        found = self.attempt_of(job_id)
-        assert found is not None
-        return found
+
+    def attempt(self, attempt_id: str) -> AttemptRow | None:
+        row = self._store.row("SELECT * FROM attempts WHERE id = ?", [attempt_id])
+        return AttemptRow(**row) if row else None
 
     def attempt_of(self, job_id: str) -> AttemptRow | None:
         """The newest attempt."""
-        row = self._store.row(
-            "SELECT * FROM attempts WHERE job = ? ORDER BY created_at DESC, id DESC LIMIT 1", [job_id]
-        )
+        row = self._store.row("SELECT * FROM attempts WHERE job = ? ORDER BY number DESC LIMIT 1", [job_id])
         return AttemptRow(**row) if row else None
 
-    def end_attempt(self, attempt_id: str, outcome: str) -> None:
-        self._store.update("attempts", attempt_id, ended_at=self._store.now(), outcome=outcome)
+    def attempts(self, job_id: str) -> int:
+        """How many attempts there were."""
+        return self._store.value("SELECT count(*) FROM attempts WHERE job = ?", [job_id])
+
+    def open_attempts(self) -> set[str]:
+        """Ids of the attempts that have not ended, as far as is stored."""
+        return {row["id"] for row in self._store.rows("SELECT id FROM attempts WHERE ended_at IS NULL")}
+
+    def all_attempts(self) -> set[str]:
+        return {row["id"] for row in self._store.rows("SELECT id FROM attempts")}
+
+    def end_attempt(
+        self, attempt_id: str, outcome: str, cause: Cause | None, reason: str, seconds: float | None
+    ) -> None:
+        self._store.update(
+            "attempts",
+            attempt_id,
+            ended_at=self._store.now(),
+            outcome=outcome,
+            cause=cause,
+            reason=reason,
+            seconds=seconds,
+        )
 
 
 def _job(row: Row) -> JobRow:

@@ -215,3 +215,21 @@ ALTER TABLE runs ADD COLUMN project TEXT NOT NULL DEFAULT 'default';
 ALTER TABLE tokens ADD COLUMN project TEXT NOT NULL DEFAULT '';
 ALTER TABLE tokens ADD COLUMN charged TEXT NOT NULL DEFAULT ''
 """
+
+
+@migrations()
+def causes_and_attempts(db: Database) -> None:
+    """Why a job or attempt ended, how long it took by a clock that nobody sets, and which attempt it was."""
+    for table, column in (
+        ("jobs", "cause TEXT"),
+        ("jobs", "seconds REAL"),
+        ("attempts", "number INTEGER NOT NULL DEFAULT 1"),
+        ("attempts", "cause TEXT"),
+        ("attempts", "reason TEXT NOT NULL DEFAULT ''"),
+        ("attempts", "seconds REAL"),
+    ):
+        db.conn.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+    db.conn.execute(
+        "UPDATE jobs SET seconds = ended_at - started_at"
+        " WHERE started_at IS NOT NULL AND ended_at > started_at"
+    )

@@ -1,0 +1,155 @@
+"""Every step of a job, in one transaction with its journal entry and its money.
+
+Whoever decides what a job comes to does so elsewhere; here it is written down. A step whose commit
+was not answered may be taken again: what is stored is read first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from agentd.errors import Conflict
+from agentd.jobs.attempts import Attempt, Exit
+from agentd.jobs.machine import JobEvent, advance
+from agentd.policy.approvals import Approvals
+from agentd.sdk import Cause
+from agentd.signals import Changes
+from agentd.store import Store
+from agentd.store.jobs import JobRow, JobTable
+from agentd.store.journal import Journal
+from agentd.store.ledger import Ledger
+
+__all__ = ["Transitions"]
+
+
+class Transitions:
+    """The only writer of job states. `price` is micro-USD for that many seconds."""
+
+    def __init__(
+        self,
+        store: Store,
+        table: JobTable,
+        approvals: Approvals,
+        ledger: Ledger,
+        journal: Journal,
+        changes: Changes,
+        price: Callable[[float], int],
+    ) -> None:
+        self._store, self._table, self._approvals = store, table, approvals
+        self._ledger, self._journal, self._changes, self._price = ledger, journal, changes, price
+
+    def move(self, row: JobRow, event: JobEvent, **changes: Any) -> JobRow:
+        """One step of the state machine, journalled. Raises `Conflict` when somebody was faster."""
+        new = advance(row.state, event)
+        with self._store.transaction():
+            kept = {name: value for name, value in changes.items() if value is not None}
+            if not self._table.move(row.id, row.state, new, **kept):
+                raise Conflict(f"{row.id} is not {row.state} any more")
+            attempt = self._table.attempt_of(row.id)
+            told = {"cause": changes.get("cause"), "reason": changes.get("reason") or None}
+            self._journal.append(
+                f"job.{new}",
+                row.id,
+                "daemon",
+                tool=row.tool,
+                **{"from": row.state, "to": new},
+                attempt=attempt.id if attempt else None,
+                **{name: value for name, value in told.items() if value},
+            )
+        self._changes.announce()
+        return self._found(row.id)
+
+    def launch(self, job_id: str, attempt: Attempt, port: int | None) -> JobRow:
+        """Use the approval, set the money aside and record the attempt, all or nothing.
+
+        Raises `Conflict` when nothing approves this attempt (any more), and `OverBudget`.
+        """
+        with self._store.transaction():
+            row = self._found(job_id)
+            assert row.launch is not None
+            number = self._table.attempts(job_id) + 1
+            if number == 1:
+                self._approvals.consume(row.id, row.digest)
+            else:
+                self._check_another(row, number)
+            most = row.launch["max_micro_usd"]
+            self._ledger.reserve("job", row.id, row.payer, most, attempt=attempt.id)
+            self._table.add_attempt(attempt.id, row.id, attempt.folder, port, number)
+            return self.move(row, "launch", started_at=self._store.now())
+
+    def retry(self, row: JobRow, cause: Cause, reason: str, attempt: Attempt, exit: Exit | None) -> None:
+        """End an attempt and queue its job for another one."""
+        with self._store.transaction():
+            row = self._found(row.id)
+            self._end_attempt(attempt, "fail" if exit else "lose", cause, reason, exit)
+            launch = row.launch or {}
+            serves = list(launch["service"]["serves"]) if launch.get("service") else None
+            paid = self._settle(row, exit)
+            self.move(row, "retry", cause=cause, reason=reason, micro_usd=paid, serves=serves)
+            self._table.update(row.id, cause=None, reason="")  # they are the attempt's, not the job's
+        attempt.tidy()
+
+    def end(
+        self,
+        job_id: str,
+        event: JobEvent,
+        cause: Cause | None,
+        reason: str,
+        *,
+        attempt: Attempt | None = None,
+        exit: Exit | None = None,
+        result: dict[str, Any] | None = None,
+    ) -> None:
+        """Settle, record and announce the end of a job. Ending twice changes nothing."""
+        with self._store.transaction():
+            row = self._found(job_id)
+            if row.ended:
+                return
+            if attempt is not None:
+                self._end_attempt(attempt, event, cause, reason, exit)
+            self.move(
+                row,
+                event,
+                cause=cause,
+                reason=reason,
+                result=result,
+                micro_usd=self._settle(row, exit),
+                seconds=exit.seconds if exit else None,
+                ended_at=self._store.now(),
+            )
+        if attempt is not None:
+            attempt.tidy()
+        self._changes.announce()
+
+    def _check_another(self, row: JobRow, number: int) -> None:
+        """Raises `Conflict` unless a person or rule approved that many attempts of exactly this."""
+        assert row.launch is not None
+        approval, allowed = self._approvals.of_job(row.id), row.launch.get("attempts", 1)
+        used = approval is not None and approval.state == "consumed" and approval.digest == row.digest
+        if not used or number > allowed:
+            raise Conflict(
+                f"Attempt {number} of {row.id} was not approved: {allowed} was, or were",
+                hint="Start it again",
+            )
+
+    def _settle(self, row: JobRow, exit: Exit | None) -> int | None:
+        """Close what is set aside; returns what the job has cost so far, None if nothing ever was."""
+        paid = row.micro_usd
+        for entry in self._ledger.open_of(row.id):
+            # Without a witness of its end, all that was set aside counts as spent.
+            spent = entry.reserved if exit is None else self._price(exit.seconds)
+            self._ledger.settle(entry.id, spent)
+            paid = (paid or 0) + spent
+        return paid
+
+    def _end_attempt(
+        self, attempt: Attempt, outcome: str, cause: Cause | None, reason: str, exit: Exit | None
+    ) -> None:
+        seconds = exit.seconds if exit else None
+        self._table.end_attempt(attempt.id, outcome, cause, reason, seconds)
+
+    def _found(self, job_id: str) -> JobRow:
+        row = self._table.find(job_id)
+        assert row is not None
+        return row
