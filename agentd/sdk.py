@@ -83,7 +83,7 @@ Cause = Literal[
     "crashed",  # segmentation fault, abort, bus error: the reason names the signal
     "killed",  # by a signal that neither agentd nor a limit had sent
     "out_of_memory",  # ended by the kernel for it, or said so itself
-    "disk_full",
+    "disk_full",  # there was no room on a disk it writes to
     "io_error",  # a disk failed
     "nan_loss",  # loss or gradient norm was no number any more
     "timed_out",  # its hard wall clock

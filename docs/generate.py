@@ -15,14 +15,17 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 
+from agentd import sdk
 from agentd.cli.app import exit_code
 from agentd.config import Budget, Config, RecipeConfig, ServerConfig
 from agentd.errors import AgentdError
+from agentd.jobs.causes import NAMED
 from agentd.jobs.environments import script_header
+from agentd.jobs.machine import REPEATED
 from agentd.plugins import Plugins, bundled_root
 from agentd.policy.rules import Rule
 from agentd.sdk import Model, Tool
@@ -234,12 +237,33 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+# --- causes ---------------------------------------------------------------------------------
+
+
+def causes() -> str:
+    """Every cause, what it means, who can name it, and whether another attempt follows."""
+    meanings = dict(re.findall(r'^    "(\w+)",(?:  # (.+))?$', inspect.getsource(sdk), re.MULTILINE))
+    return table(
+        ("cause", "why it ended", "a recipe may say so", "tried again"),
+        (
+            (
+                f"`{cause}`",
+                meanings.get(cause, ""),
+                "yes" if cause in NAMED else "",
+                "yes" if cause in REPEATED else "if `repeatable`" if cause == "lost" else "",
+            )
+            for cause in get_args(sdk.Cause)
+        ),
+    )
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "tools": tools,
     "recipes": recipes,
     "settings": settings,
     "rules": rules,
     "errors": errors,
+    "causes": causes,
 }
 
 if __name__ == "__main__":

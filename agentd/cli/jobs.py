@@ -55,16 +55,17 @@ def jobs(job_id: str | None, live: bool, follow: bool, logs: bool, cancel: bool,
     if json_:
         show.as_json(job)
     else:
-        took = job["ended_at"] - job["started_at"] if job["ended_at"] and job["started_at"] else None
         show.facts(
             {
                 "job": job["id"],
                 "what": job["title"],
                 "state": job["state"],
+                "cause": job["cause"],
                 "reason": job["reason"],
+                "attempt": f"{job['attempt']} of {job['attempts']}" if job["attempts"] > 1 else "",
                 "progress": show.progress_line(job["progress"]),
                 "decided by": job["decided_by"],
-                "took": show.span(took),
+                "took": show.span(job["seconds"]),
                 "quoted": show.span(job["quote"]["seconds"]),
                 "cost": show.money(job["micro_usd"]),
                 "digest": job["digest"][:16],
