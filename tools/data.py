@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from statistics import median
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from agentd.sdk import Context, DataError, Finished, InputError, Launch, Quote, tool
 
-from .datasets import dataset_path, read_dataset
+from .datasets import dataset_path, read_dataset, rows_file
 from .suites import find_suite
 
 FEWEST_ROWS = 8
@@ -35,8 +36,9 @@ async def check_dataset(
 ) -> Launch:
     """Check a training set before anything is paid for, and keep it as an artifact.
 
-    Says at once which line and field is malformed; then, as a job that costs nothing, counts tokens and
-    finds duplicates, contradictions, rare labels and rows that stand in the suite (these fail the job).
+    Says at once which line and field is malformed; then, as a job that costs nothing, counts tokens, shows
+    how the model's chat template renders rows and whether all of the answers would be learned, and finds
+    duplicates, contradictions, rare labels and rows that stand in the suite (these fail the job).
     Rows are {"prompt", "completion"}, {"messages"} or {"text"}. `finetune` takes the result's `dataset`.
     """
     file, artifact = dataset_path(ctx, path)
@@ -53,7 +55,8 @@ async def check_dataset(
     seconds = median(past) if len(past) >= 3 else START_S + len(read) / ROWS_PER_S
     return Launch(
         recipe="check_dataset",
-        title=f"Check {file.name} ({len(read)} rows)" + (f" against {suite}" if suite else ""),
+        title=f"Check {artifact.name if artifact else file.name} ({len(read)} rows)"
+        + (f" against {suite}" if suite else ""),
         spec={
             "max_length": max_length,
             "near": 0.8,
@@ -93,25 +96,38 @@ def _tokenizer(ctx: Context, name: str) -> Path:
 def keep(ctx: Context, finished: Finished) -> dict[str, Any]:
     """Register what was checked. The recipe's copy stays, so that doing this twice does the same."""
     spec, result = finished.spec, finished.result
-    kept = finished.out / "kept" / f"{spec['name']}.jsonl"
+    checked = ctx.artifacts.get(spec["parents"][0]) if spec["parents"] else None
+    kept = (
+        finished.out
+        / "kept"
+        / (spec["name"] if checked and checked.path.is_dir() else f"{spec['name']}.jsonl")
+    )
     kept.parent.mkdir(exist_ok=True)
-    shutil.copyfile(finished.out / "dataset.jsonl", kept)
-    found = {name: result[name] for name in result if name not in ("histogram", "balance")}
+    if checked and checked.path.is_dir():
+        shutil.copytree(checked.path, kept, dirs_exist_ok=True)
+        shutil.copyfile(finished.out / "dataset.jsonl", rows_file(kept))
+        (kept / "check.json").write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
+    else:
+        shutil.copyfile(finished.out / "dataset.jsonl", kept)
+    found = {name: result[name] for name in result if name not in ("histogram", "balance", "template")}
+    template = result.get("template", {})
     artifact = ctx.artifacts.add(
         "dataset",
         kept,
         name=spec["name"],
-        meta=found
+        meta=(checked.meta if checked else {})
+        | found
         | {name: spec[name] for name in ("source", "suite", "format", "max_length", "tokenizer_model")}
-        | {"job": finished.job_id},
+        | {"template": {k: v for k, v in template.items() if k != "shown"}, "job": finished.job_id},
         parents=[each for each in spec["parents"] if each],
     )
     return {
         "dataset": artifact.id,
         "name": artifact.name,
-        "path": str(artifact.path),
+        "path": str(rows_file(artifact.path)),
         **found,
         "histogram": result["histogram"],
         "balance": result["balance"],
+        "template": template,
         "ok": not result["problems"],
     }

@@ -6,16 +6,28 @@ import math
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from agentd.sdk import Conflict, Context, DataError, Finished, InputError, Launch, Model, Quote, tool
+from agentd.sdk import (
+    Artifact,
+    Conflict,
+    Context,
+    DataError,
+    Finished,
+    InputError,
+    Launch,
+    Model,
+    Quote,
+    tool,
+)
 
 from .datasets import Dataset, dataset_path, leaked, read_dataset
 from .suites import find_suite
-from .weights import Shape, local_model, read_shape
+from .weights import Shape, chat_template_digest, local_model, read_shape
 
 FEWEST_ROWS = 8
 MEASURED_RUNS = 3  # from so many on, past jobs are a better guide than a formula
@@ -99,17 +111,20 @@ async def finetune(
     data = read_dataset(file)
     if len(data) < FEWEST_ROWS:
         raise DataError(file, f"has {len(data)} rows", hint=f"Give at least {FEWEST_ROWS}")
+    if artifact:
+        refuse_other_template(artifact, model, folder)
     if suite:
         refuse_leak(ctx, data, suite)
     name = name or default_name(model, artifact.name if artifact else file.stem, method)
     refuse_taken(ctx, name, "lora" if method == "lora" else "local")
     work = measure(data, epochs, batch_size, max_steps)
+    called = artifact.name if artifact else file.name
     lora_rank = rank if method == "lora" else 0
     key = f"{model}:{method}:r{lora_rank}:{work.steps}x{batch_size}:{round(work.row_tokens, -1):.0f}"
     quote = quote_of(ctx, read_shape(folder), work, method, rank, key)
     return Launch(
         recipe="finetune",
-        title=f"Fine-tune {model} on {file.name}: {method}, {len(data)} rows, {work.steps} steps",
+        title=f"Fine-tune {model} on {called}: {method}, {len(data)} rows, {work.steps} steps",
         spec={
             "method": method,
             "epochs": epochs,
@@ -201,6 +216,17 @@ def refuse_leak(ctx: Context, data: Dataset, suite: str) -> None:
         f"{len(found)} of {len(data)} training rows of {data.path.name} stand in suite {suite!r} ({shown})",
         hint="Take them out of the training set, or every score on this suite is worthless",
     )
+
+
+def refuse_other_template(artifact: Artifact, model: str, folder: Path) -> None:
+    """Raise `InputError` if the set was checked with another chat template than the model has."""
+    checked = artifact.meta.get("template", {}).get("sha256")
+    if checked and checked != chat_template_digest(folder):
+        raise InputError(
+            f"{artifact.name!r} was checked with the chat template of {artifact.meta['tokenizer_model']!r},"
+            f" and that of {model!r} is another: what it would learn was not looked at",
+            hint=f"agentd call check_dataset path={artifact.name} tokenizer_model={model}",
+        )
 
 
 def refuse_taken(ctx: Context, name: str, kind: str) -> None:

@@ -5,6 +5,7 @@ Reads ``config.json`` and the headers of safetensors files, never a tensor. Know
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
@@ -14,7 +15,7 @@ from typing import Any
 
 from agentd.sdk import Context, DataError, InputError, Model
 
-__all__ = ["Shape", "adapter_base", "local_model", "read_shape", "refuse_unsafe"]
+__all__ = ["Shape", "adapter_base", "chat_template_digest", "local_model", "read_shape", "refuse_unsafe"]
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 MAX_HEADER = 100 << 20
@@ -44,6 +45,20 @@ class Shape:
         q, kv = self.heads * self.head_dim, self.kv_heads * self.head_dim
         widths = 2 * (self.hidden + q) + 2 * (self.hidden + kv) + 3 * (self.hidden + self.intermediate)
         return rank * widths * self.layers
+
+
+def chat_template_digest(folder: Path) -> str:
+    """SHA-256 of a model's chat template, of no text if it has none: what checks and trainers record."""
+    named, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
+    if named.is_file():
+        given: Any = named.read_text(encoding="utf-8")
+    else:
+        given = (
+            json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else ""
+        )
+    if isinstance(given, list):
+        given = next((each["template"] for each in given if each["name"] == "default"), "")
+    return hashlib.sha256((given or "").encode()).hexdigest()
 
 
 def local_model(ctx: Context, name: str) -> tuple[Model, Path]:

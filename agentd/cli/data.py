@@ -1,4 +1,4 @@
-"""Data sets: ``data prepare``, ``list``, ``show``, ``diff``, ``check``."""
+"""Data sets: ``data prepare``, ``check``, ``list``, ``show``, ``diff``."""
 
 from __future__ import annotations
 
@@ -145,6 +145,43 @@ def diff(a: str, b: str, json_: bool) -> None:
     for each in answer["examples"]:
         show.console.rule("changed", align="left", style="dim")
         show.console.print(show.escape(f"- {told_row(each['a'])}\n+ {told_row(each['b'])}"), soft_wrap=True)
+
+
+@data.command()
+@click.argument("dataset")
+@click.option("--model", default="smollm2-135m", show_default=True, help="Whose tokens and chat template.")
+@click.option("--suite", default="", help="A suite whose rows must not stand in it.")
+@click.option("--max-length", default=512, show_default=True, help="Tokens a row may have.")
+@click.option("--json", "json_", is_flag=True, help="Print the whole answer as JSON.")
+def check(dataset: str, model: str, suite: str, max_length: int, json_: bool) -> None:
+    """Look at a data set as a model will see it: tokens, chat template, leaks from a suite.
+
+    Two rows are shown as the model's chat template renders them, what would be learned in bold.
+
+    \b
+    Example: agentd data check support --model smollm2-135m --suite tickets
+    """
+    given = {"path": dataset, "tokenizer_model": model, "suite": suite, "max_length": max_length}
+    result = launched(connect(), "check_dataset", given)
+    if json_:
+        show.as_json(result)
+        return
+    show.facts(
+        {
+            "data set": result["dataset"],
+            "rows": result["rows"],
+            "tokens": f"{result['tokens_median']} median, {result['tokens_max']} at most",
+        }
+    )
+    if template := result["template"]:
+        show.facts({"template": template["sha256"][:16], "rendered": template["rendered_sha256"][:16]})
+        for row in template["shown"]:
+            show.console.rule(f"row {row['line']}, as {model} sees it", align="left", style="dim")
+            show.console.print(
+                f"{show.escape(row['given'])}[bold]{show.escape(row['learned'])}[/]", soft_wrap=True
+            )
+    for problem in result["problems"]:
+        show.console.print(f"[yellow]! {show.escape(problem)}[/]", soft_wrap=True)
 
 
 # --- parts ----------------------------------------------------------------------------------

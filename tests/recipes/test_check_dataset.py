@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import subprocess
@@ -96,6 +97,29 @@ def run(python: Path, folder: Path, rows: list[Any], **files: Any) -> tuple[int,
     return 2, json.loads(ran.stdout.splitlines()[-1]), out
 
 
+def tokenizer(folder: Path, template: str, **config: Any) -> Path:
+    """A model folder with a tokenizer of words and a chat template."""
+    folder.mkdir()
+    unset = ("truncation", "padding", "normalizer", "post_processor", "decoder")
+    described = dict.fromkeys(unset) | {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "Whitespace"},
+        "model": {"type": "WordLevel", "vocab": {"[UNK]": 0}, "unk_token": "[UNK]"},
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(described))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    (folder / "chat_template.jinja").write_text(template)
+    return folder
+
+
+def chat(prompt: str, answer: str) -> dict[str, Any]:
+    return {
+        "prompt": [{"role": "user", "content": prompt}],
+        "completion": [{"role": "assistant", "content": answer}],
+    }
+
+
 WORDS = "one two three four five six seven eight nine ten eleven twelve thirteen"
 
 
@@ -126,26 +150,7 @@ def test_a_row_of_the_suite_is_recognised_and_fails_the_check(
 
 @pytest.mark.slow
 def test_repeats_contradictions_and_long_rows_are_counted_and_shown(tmp_path: Path, python: Path) -> None:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    unset = ("truncation", "padding", "normalizer", "post_processor", "decoder")
-    tokenizer = dict.fromkeys(unset) | {
-        "version": "1.0",
-        "added_tokens": [],
-        "pre_tokenizer": {"type": "Whitespace"},
-        "model": {"type": "WordLevel", "vocab": {"[UNK]": 0}, "unk_token": "[UNK]"},
-    }
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    (folder / "chat_template.jinja").write_text(
-        "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}"
-    )
-
-    def chat(prompt: str, answer: str) -> dict[str, Any]:
-        return {
-            "prompt": [{"role": "user", "content": prompt}],
-            "completion": [{"role": "assistant", "content": answer}],
-        }
-
+    folder = tokenizer(tmp_path / "model", "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}")
     rows = [
         chat("how do I reset my password", "so"),
         chat("How do I reset my password?", "so"),
@@ -162,3 +167,38 @@ def test_repeats_contradictions_and_long_rows_are_counted_and_shown(tmp_path: Pa
     assert (result["tokens_median"], result["tokens_max"]) == (9, 17)
     assert any("lines 1 and 3" in problem for problem in result["problems"])
     assert (out / "dataset.jsonl").read_bytes() == (tmp_path / "given.jsonl").read_bytes()
+
+
+EACH, END = "{% for m in messages %}<{{ m.role }}>", "{% endfor %}"
+ASK = "{% if add_generation_prompt %}<assistant>{% endif %}"
+MARKED = "{% generation %}{{ m.content }}{% endgeneration %}<e>"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("template", "wrong"),
+    [
+        (EACH + "{{ m.content }}<e>\n" + END + ASK, ""),
+        (EACH + MARKED + END + ASK, ""),
+        (EACH + "{{ m.content }}" + END + ASK, "does not end with <e>"),
+        (EACH + "{{ m.content | upper }}<e>" + END + ASK, "changes the answer"),
+        (EACH.replace("messages", "messages[:1]") + "<e>" + END, "nothing of the answer"),
+        ("{{ messages | length }}{{ messages[-1].content }}<e>", "renders the question otherwise"),
+        ("{{ raise_exception('no system here') }}", "refuses it: no system here"),
+    ],
+)
+def test_a_template_that_would_teach_something_else_is_found_out(
+    tmp_path: Path, python: Path, template: str, wrong: str
+) -> None:
+    folder = tokenizer(tmp_path / "model", template, eos_token={"content": "<e>"})
+    code, result, _ = run(python, tmp_path, [chat("where is it", "on its way")], tokenizer=folder)
+    assert code == 0
+    told = result["template"]
+    assert told["sha256"] == hashlib.sha256(template.encode()).hexdigest()
+    assert bool(told["wrong"]) == bool(wrong)
+    assert all(wrong in each and f"1 rows: {each}" in result["problems"] for each in told["wrong"])
+    if not wrong:
+        assert told["shown"][0]["given"].replace("\n", "") == "<user>where is it<e><assistant>"
+        assert told["shown"][0]["learned"].strip() == "on its way<e>"
+        assert told["learned_tokens"] > 0
+        assert told["generation_markers"] == ("generation %" in template)

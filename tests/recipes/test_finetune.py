@@ -89,6 +89,13 @@ def test_rows_keep_only_the_columns_that_are_trained_on(tmp_path: Path) -> None:
     assert recipe.read_rows(path) == [{"prompt": "a", "completion": "b"}]
 
 
+def test_of_a_conversation_only_the_last_answer_is_learned(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    said = [{"role": role, "content": f"{role}\u2028says"} for role in ("user", "assistant")]
+    path.write_text(json.dumps({"messages": [*said, *said]}, ensure_ascii=False))
+    assert recipe.read_rows(path) == [{"prompt": [*said, said[0]], "completion": [said[1]]}]
+
+
 def test_a_checkpoint_without_its_last_file_is_passed_over(tmp_path: Path) -> None:
     for step, whole in ((10, True), (9, True), (20, False)):
         folder = tmp_path / f"checkpoint-{step}"

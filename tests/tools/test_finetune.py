@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import struct
 from collections.abc import Iterator
@@ -122,6 +123,20 @@ def test_more_epochs_cost_more(ctx: Context, tmp_path: Path) -> None:
 def test_training_on_the_suite_is_refused_showing_the_row(ctx: Context, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"1 of 20 training rows.*line 8 is c1: 'Q7\?'"):
         call(ctx, "finetune", model="base", dataset=str(rows(tmp_path / "t.jsonl")), suite="capitals")
+
+
+def test_a_set_checked_with_another_chat_template_is_refused(ctx: Context, tmp_path: Path) -> None:
+    (tmp_path / "base" / "chat_template.jinja").write_text("{{ messages }}")
+    ours = hashlib.sha256(b"{{ messages }}").hexdigest()
+    path = rows(tmp_path / "t.jsonl")
+    checked = {"tokenizer_model": "other", "template": {"sha256": ours}}
+    ctx.artifacts.add("dataset", path, name="same", meta=checked)
+    assert call(ctx, "finetune", model="base", dataset="same").recipe == "finetune"
+    ctx.artifacts.add("dataset", path, name="else", meta=checked | {"template": {"sha256": "d"}})
+    with pytest.raises(
+        InputError, match=r"chat template of 'other'.*check_dataset path=else tokenizer_model=base"
+    ):
+        call(ctx, "finetune", model="base", dataset="else")
 
 
 def test_a_malformed_row_is_named_by_line(ctx: Context, tmp_path: Path) -> None:

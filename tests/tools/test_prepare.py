@@ -129,6 +129,27 @@ def test_splits_and_the_rest_are_kept_under_names_and_twice_is_the_same(ctx: Con
     assert ([each["id"] for each in shown.first], shown.card) == (["r0-yes", "r1-yes"], "---\n---\n# train\n")
 
 
+def test_a_checked_set_is_another_version_with_all_that_was_known_of_it(ctx: Context, tmp_path: Path) -> None:
+    write_lines(tmp_path / "a.jsonl", [row(1)])
+    launch = call(ctx, "prepare_data", sources=["a.jsonl"], name="talk")
+    made = prepared(ctx, tmp_path / "out", launch, train=[row(n) for n in range(8)])
+    check = call(ctx, "check_dataset", path="talk", tokenizer_model="")
+    out = tmp_path / "checked"
+    out.mkdir()
+    (out / "dataset.jsonl").write_bytes(check.inputs["dataset"].read_bytes())
+    template = {"sha256": "ab", "rendered_sha256": "cd", "shown": [{"line": 1}]}
+    figures = {"rows": 8, "tokens_median": 9, "problems": [], "histogram": {}, "balance": {}}
+    on_done = ctx.plugins.tools()["check_dataset"].on_done  # type: ignore[attr-defined]
+    told = on_done(ctx, Finished("job-2", check.spec, figures | {"template": template}, out, 1.0))
+    artifact = ctx.artifacts.get("talk", "dataset")
+    assert (artifact.id, artifact.parents) == (told["dataset"], (made["datasets"]["train"],))
+    assert (artifact.meta["template"], artifact.meta["family"], artifact.meta["split"]) == (
+        {"sha256": "ab", "rendered_sha256": "cd"}, "talk", "train",
+    )  # fmt: skip
+    assert sorted(path.name for path in artifact.path.iterdir()) == ["README.md", "check.json", "data.jsonl"]
+    assert call(ctx, "list_datasets", name="talk").datasets[0].made == "checked"
+
+
 def test_two_versions_are_compared_by_words_and_by_origin(ctx: Context, tmp_path: Path) -> None:
     one = write_lines(tmp_path / "1.jsonl", [row(1, label="a"), row(2, label="a"), row(3, label="b")])
     other = write_lines(tmp_path / "2.jsonl", [row(1, label="a"), row(2, "no", label="a"), row(4, label="a")])

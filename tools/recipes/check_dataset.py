@@ -16,13 +16,15 @@ OUT
     dataset.jsonl       the file as it was checked
     result.json         rows, duplicates, near_duplicates, conflicts, leaks, shared_values {field: values},
                         too_long, tokens_median, tokens_max, tokens_total, histogram {"≤64": 3, …},
-                        balance {field: {label: rows}}, problems [sentence, …]
+                        balance {field: {label: rows}}, problems [sentence, …], and for chats the
+                        template: how the model's chat template renders them (`rendering`)
 A row that stands in the suite (the same input, a near-duplicate of it, or 13 words of it in a row, as
 in GPT-3's contamination study, Brown et al. 2020) ends the recipe with an error that names the rows.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -30,7 +32,7 @@ import sys
 import time
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -38,7 +40,7 @@ from typing import Any
 
 GRAM, RUN_OF_WORDS, PERMUTATIONS = 5, 13, 128
 BINS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
-SHOWN = 5
+SHOWN, RENDERED = 5, 2
 # A field of answers is a label to balance if it has at most this many values, each used often.
 MOST_LABELS = 200
 FEW_ROWS_OF_A_LABEL = 3
@@ -102,58 +104,143 @@ def normalise(text: str) -> str:
     return re.sub(r"\W+", " ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
-# --- tokens ---------------------------------------------------------------------------------
+# --- what the model is shown ----------------------------------------------------------------
 
 
-def token_counter(folder: Path) -> Callable[[Mapping[str, Any]], int]:
-    """Counts a row's tokens as a trainer sees it: through the model's chat template where it is a chat."""
-    from tokenizers import Tokenizer
+class Template:
+    """A model's chat template, in jinja's sandbox; without one, the messages' text line by line."""
 
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_truncation()
-    render = chat_renderer(folder)
+    def __init__(self, folder: Path) -> None:
+        config_path, template_path = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+        config = json.loads(config_path.read_text(encoding="utf-8")) if config_path.exists() else {}
+        given = (
+            template_path.read_text(encoding="utf-8")
+            if template_path.exists()
+            else config.get("chat_template")
+        )
+        if isinstance(given, list):
+            given = next((each["template"] for each in given if each["name"] == "default"), None)
+        self.source: str = given or ""
+        self.special = {
+            name: plain(config[name]) for name in ("bos_token", "eos_token", "pad_token") if config.get(name)
+        }
+        self.eos = self.special.get("eos_token", "")
+        self._compiled = compiled(self.source) if self.source else None
 
-    def count(row: Mapping[str, Any]) -> int:
-        chat = row.get("messages")
-        if isinstance(row.get("prompt"), list):
-            chat = [*row["prompt"], *row["completion"]]
-        if chat:
-            return len(tokenizer.encode(render(chat), add_special_tokens=False).ids)
-        text = row["text"] if "text" in row else row["prompt"] + row["completion"]
-        return len(tokenizer.encode(text).ids)
+    def render(self, chat: Sequence[Mapping[str, Any]], *, ask: bool = False) -> str:
+        """The text of a chat; with `ask`, up to where the model is to go on. Raises `Refused`."""
+        if self._compiled is None:
+            return "\n".join(message["content"] for message in chat)
+        from jinja2 import TemplateError
 
-    return count
+        try:
+            return self._compiled.render(messages=chat, add_generation_prompt=ask, **self.special)
+        except (TemplateError, TypeError, ValueError) as error:
+            raise Refused(str(error)) from error
 
 
-def chat_renderer(folder: Path) -> Callable[[list[Any]], str]:
-    """The model's chat template, in jinja's sandbox; without one, the messages' text line by line."""
+class Refused(Exception):
+    """The chat template does not render a chat; the message says why."""
+
+
+def compiled(source: str) -> Any:
+    """A template as transformers compiles it: the same tags, filters and functions."""
+    from jinja2 import nodes
+    from jinja2.ext import Extension
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    config_path, template_path = folder / "tokenizer_config.json", folder / "chat_template.jinja"
-    config = json.loads(config_path.read_text(encoding="utf-8")) if config_path.exists() else {}
-    template = (
-        template_path.read_text(encoding="utf-8") if template_path.exists() else config.get("chat_template")
+    class Generation(Extension):
+        """``{% generation %}`` around what the assistant says: it marks tokens and changes no text."""
+
+        tags = {"generation"}  # noqa: RUF012  (jinja's own form)
+
+        def parse(self, parser: Any) -> Any:
+            line = next(parser.stream).lineno
+            body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
+            return nodes.Scope(body).set_lineno(line)
+
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, "jinja2.ext.loopcontrols"]
     )
-    if isinstance(template, list):
-        template = next((each["template"] for each in template if each["name"] == "default"), None)
-    if not template:
-        return lambda chat: "\n".join(message["content"] for message in chat)
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.filters["tojson"] = lambda value, indent=None: json.dumps(
+        value, ensure_ascii=False, indent=indent
+    )
     environment.globals["raise_exception"] = refuse
     environment.globals["strftime_now"] = time.strftime
-    compiled = environment.from_string(template)
-    special = {
-        name: plain(config[name]) for name in ("bos_token", "eos_token", "pad_token") if config.get(name)
-    }
-    return lambda chat: compiled.render(messages=chat, add_generation_prompt=False, **special)
+    return environment.from_string(source)
 
 
 def refuse(message: str) -> None:
-    raise ValueError(f"the chat template refuses: {message}")
+    raise Refused(message)
 
 
 def plain(token: str | Mapping[str, str]) -> str:
     return token if isinstance(token, str) else token["content"]
+
+
+def chat_of(row: Mapping[str, Any]) -> tuple[list[Any], list[Any]] | None:
+    """What is given and what is learned of a chat; None for rows of plain text."""
+    if isinstance(row.get("prompt"), list):
+        return row["prompt"], row["completion"]
+    return (row["messages"][:-1], row["messages"][-1:]) if "messages" in row else None
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A row as the model sees it: what it is given, what it learns, and what is wrong with that."""
+
+    line: int
+    given: str
+    learned: str
+    wrong: str = ""
+
+
+def rendered(each: Example, template: Template) -> Rendered:
+    """Whether a trainer would learn the whole answer, nothing but the answer, and where it ends."""
+    chat = chat_of(each.row)
+    if chat is None:
+        text = each.row["text"] if "text" in each.row else each.row["prompt"] + each.row["completion"]
+        return Rendered(each.line, "", text)
+    try:
+        given, whole = template.render(chat[0], ask=True), template.render([*chat[0], *chat[1]])
+    except Refused as error:
+        return Rendered(each.line, "", "", f"the chat template refuses it: {error}")
+    if not template.source:
+        return Rendered(each.line, given, whole[len(given) :])
+    if not whole.startswith(given):
+        wrong = (
+            "the template renders the question otherwise once it is answered: the wrong tokens are learned"
+        )
+        return Rendered(each.line, given, whole, wrong)
+    learned = whole[len(given) :]
+    if not learned.strip().removesuffix(template.eos).strip():
+        return Rendered(each.line, given, learned, "nothing of the answer is learned")
+    if each.answer.strip() not in learned:
+        return Rendered(each.line, given, learned, "the template changes the answer")
+    if template.eos and not learned.rstrip().endswith(template.eos):
+        return Rendered(each.line, given, learned, f"the answer does not end with {template.eos}")
+    return Rendered(each.line, given, learned)
+
+
+def rendering(rows: Sequence[Rendered], template: Template, learned_tokens: int) -> dict[str, Any]:
+    """How the chat template renders the set: both digests, what is wrong with how many rows, two rows.
+
+    `generation_prompt` tells whether the template says where the model goes on, `generation_markers`
+    whether it marks what the assistant says.
+    """
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{row.given}{row.learned}\0".encode())
+    return {
+        "sha256": hashlib.sha256(template.source.encode()).hexdigest(),
+        "rendered_sha256": digest.hexdigest(),
+        "eos": template.eos,
+        "generation_prompt": "add_generation_prompt" in template.source,
+        "generation_markers": "{% generation" in template.source or "{%- generation" in template.source,
+        "learned_tokens": learned_tokens,
+        "wrong": dict(Counter(row.wrong for row in rows if row.wrong).most_common()),
+        "shown": [{"line": r.line, "given": r.given, "learned": r.learned} for r in rows[:RENDERED]],
+    }
 
 
 # --- near-duplicates ------------------------------------------------------------------------
@@ -314,6 +401,24 @@ def some(places: Sequence[str]) -> str:
     return "; ".join(places[:SHOWN]) + (f"; and {len(places) - SHOWN} more" if len(places) > SHOWN else "")
 
 
+def counted(examples: Sequence[Example], folder: Path) -> tuple[list[int], dict[str, Any]]:
+    """Tokens of each row as a trainer sees it, and for chats how the model's template renders them."""
+    from tokenizers import Tokenizer
+
+    tokenizer, template = Tokenizer.from_file(str(folder / "tokenizer.json")), Template(folder)
+    tokenizer.no_truncation()
+    progress, rows, lengths, learned = Progress("rows counted", len(examples)), [], [], 0
+    for number, each in enumerate(examples, 1):
+        row = rendered(each, template)
+        special = chat_of(each.row) is None  # a chat template writes its own
+        lengths.append(len(tokenizer.encode(row.given + row.learned, add_special_tokens=special).ids))
+        learned += len(tokenizer.encode(row.learned, add_special_tokens=False).ids)
+        rows.append(row)
+        progress(number)
+    chats = any(chat_of(each.row) for each in examples)
+    return lengths, rendering(rows, template, learned) if chats else {}
+
+
 def check(spec: Mapping[str, Any]) -> dict[str, Any]:
     """Everything there is to say about the training set. Raises `Leak`."""
     inputs = {name: Path(path) for name, path in spec["inputs"].items()}
@@ -323,12 +428,9 @@ def check(spec: Mapping[str, Any]) -> dict[str, Any]:
     if found := leaks(examples, suite, near):
         raise Leak(f"{len(found)} of {len(examples)} rows leak from the suite: {some(found)}")
     exact, close, conflicts = repeats(examples, near)
-    lengths = [0] * len(examples)
+    lengths, template = [0] * len(examples), {}
     if "tokenizer" in inputs:
-        count, progress = token_counter(inputs["tokenizer"]), Progress("rows counted", len(examples))
-        for number, each in enumerate(examples):
-            lengths[number] = count(each.row)
-            progress(number + 1)
+        lengths, template = counted(examples, inputs["tokenizer"])
     too_long = [f"line {e.line} ({n} tokens)" for e, n in zip(examples, lengths, strict=True) if n > limit]
     cut = spans(examples)
     shared, labels = shared_values(examples, suite, cut), balance(examples, cut)
@@ -344,6 +446,7 @@ def check(spec: Mapping[str, Any]) -> dict[str, Any]:
         (len(close) > len(examples) / 10, f"{len(close)} rows are near-duplicates: {some(close)}"),
         (too_long, f"{len(too_long)} rows are longer than {limit} tokens: {some(too_long)}"),
         (rare, f"labels with fewer than {FEW_ROWS_OF_A_LABEL} rows: {some(rare)}"),
+        *((n, f"{n} rows: {wrong}") for wrong, n in template.get("wrong", {}).items()),
         *((v, f"{len(v)} values of {f!r} are in the suite's rows too: {some(v)}") for f, v in shared.items()),
     ]
     return {
@@ -359,6 +462,7 @@ def check(spec: Mapping[str, Any]) -> dict[str, Any]:
         "tokens_total": sum(lengths),
         "histogram": histogram(lengths) if "tokenizer" in inputs else {},
         "balance": labels,
+        "template": template,
         "problems": [sentence for here, sentence in problems if here],
     }
 

@@ -111,7 +111,7 @@ class Recipe:
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows, each reduced to the columns that are trained on. Raises `Stop` naming the line."""
     rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -124,10 +124,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
                 f"{path}:{number} is not a training row",
                 'A row is a JSON object with "prompt" and "completion", with "messages", or with "text".',
             ) from error
-        rows.append({c: row[c] for c in columns})
+        rows.append(answer_apart(row) if columns == ("messages",) else {c: row[c] for c in columns})
     if not rows:
         raise Stop(f"{path} holds no rows", "Give it at least one JSON object a line.")
     return rows
+
+
+def answer_apart(row: dict[str, Any]) -> dict[str, Any]:
+    """A conversation as what is given and the last answer: the loss is taken on that alone."""
+    return {"prompt": row["messages"][:-1], "completion": row["messages"][-1:]}
 
 
 def drop_too_long(trainer: Any, limit: int) -> list[int]:

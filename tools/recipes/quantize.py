@@ -126,7 +126,7 @@ def calibration(recipe: Recipe, path: Path, tokenizer: Any) -> Any:
     """`samples` rows drawn with `seed`, as a Dataset of ``input_ids`` and ``attention_mask``."""
     from datasets import Dataset
 
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     if not rows:
         raise Stop(f"{path} holds no rows", "Give it at least one JSON object a line.")
     drawn = random.Random(recipe.seed).sample(rows, min(recipe.samples, len(rows)))
