@@ -41,6 +41,7 @@ POST with JSON, ``Authorization: Bearer …``; errors are ``{"error": {"message"
     /search        {collection, query, k, mode, fusion, bm25} -> {hits}
     /sentences     {collection, question, k, limit} -> {sentences, answer, evidence, features, missing}
     /support       {pairs: [{claim, sentences}]} -> {support: [[{similarity, coverage, contradicts}]]}
+    /spans         {collection, after, limit} -> {spans: [a sentence with its passage], next}
 
 Offsets are UTF-8 bytes. Not covered: languages without spaces in BM25 and in the coverage of a question.
 """
@@ -624,6 +625,12 @@ class Question(Body):
     limit: int = Field(12, ge=1, le=100)
 
 
+class Spans(Body):
+    collection: str
+    after: int = Field(0, ge=0)
+    limit: int = Field(200, ge=1, le=1000)
+
+
 class Pair(Body):
     claim: str
     sentences: list[str] = Field(min_length=1, max_length=50)
@@ -965,6 +972,20 @@ class Retriever:
             "coverage": round(sum(weights[s] * shares[s] for s in weights) / whole, 4) if whole else 0.0,
         }
 
+    def spans(self, ask: Spans) -> dict[str, Any]:
+        """The sentences of some passages in order, with their places; `next` is what to ask for after."""
+        collection = self.find(ask.collection)
+        chunks = sorted(chunk for chunk in self.store.chunk_ids(collection) if chunk > ask.after)[: ask.limit]
+        rows = self.store.chunks(chunks)
+        found: list[dict[str, Any]] = []
+        for row in (rows[chunk] for chunk in chunks if chunk in rows):
+            whole = {name: citation(row)[name] for name in ("text", "start", "end")}
+            for sentence in sentences_of(row["text"], place(row)):
+                start = row["start"] + len(row["text"][: sentence.start].encode())
+                span = {"text": sentence.text, "start": start, "end": start + len(sentence.text.encode())}
+                found.append(citation(row) | span | {"passage": row["text"], "whole": whole})
+        return {"spans": found, "next": chunks[-1] if len(chunks) == ask.limit else None}
+
     def support(self, ask: Claims) -> dict[str, Any]:
         """How well each sentence bears each claim: cosine, share of the claim's words, and numbers."""
         return {"support": [self.support_of(pair.claim, pair.sentences) for pair in ask.pairs]}
@@ -1093,6 +1114,7 @@ ROUTES: dict[str, tuple[type[Body], Callable[[Retriever, Any], dict[str, Any]]]]
     "/finish": (Finish, Retriever.finish),
     "/search": (Search, Retriever.search),
     "/sentences": (Question, Retriever.sentences),
+    "/spans": (Spans, Retriever.spans),
     "/support": (Claims, Retriever.support),
 }
 
