@@ -256,6 +256,14 @@ def test_the_service_from_its_first_document_to_its_last_breath(service: Service
     hit = service.post("/search", {"collection": "handbook", "query": "refund"}).json()["hits"][0]
     assert Path(hit["source"]).read_bytes()[hit["start"] : hit["end"]].decode() == hit["text"]
 
+    first = service.post("/spans", {"collection": "handbook", "limit": 1}).json()
+    rest = service.post("/spans", {"collection": "handbook", "after": first["next"]}).json()
+    assert rest["next"] is None
+    spans = [*first["spans"], *rest["spans"]]
+    assert [span["title"] for span in spans] == ["refunds.md", "hours.md"]
+    for span in spans:
+        assert Path(span["source"]).read_bytes()[span["start"] : span["end"]].decode() == span["text"]
+
     refused = service.post("/search", {"collection": "handbok", "query": "refund"})
     assert (refused.status_code, refused.json()["error"]["hint"]) == (404, "there are: handbook")
     assert service.post("/collections", {}, token="wrong").status_code == 401

@@ -19,7 +19,7 @@ SPEC
     seed (0), concurrency (8)
     services.retriever  {"url", "token_env"}; AGENTD_GATEWAY_URL and AGENTD_GATEWAY_KEY with a model
 OUT
-    rows.jsonl          {"prompt", "completion", "source", "made_by", "checks"}; the source is
+    rows.jsonl          {"prompt", "completion", "document", "source", "made_by", "checks"}; the source is
                         {document, source, title, heading, page, start, end, text, sha256}
     dropped.jsonl       {"question", "source", "why"}: what was tried and not kept
     result.json         rows, tried, documents, dropped: {why: count}, made_by, seconds
@@ -308,7 +308,15 @@ class Work:
         self.asked.add(key)
         self.documents[span["document"]] += 1
         row = as_row(self.spec.get("kind", "qa"), self.spec.get("system", ""), question, span)
-        self.rows.append({**row, "source": source_of(span), "made_by": who, "checks": figures})
+        self.rows.append(
+            {
+                **row,
+                "document": span["document"],
+                "source": source_of(span),
+                "made_by": who,
+                "checks": figures,
+            }
+        )
 
     def progress(self, wanted: int) -> None:
         rate = len(self.rows) / max(1e-6, time.monotonic() - self.began)

@@ -52,7 +52,8 @@ def grams(text: str) -> set[str]:
 
 def near(text: str, known: list[set[str]]) -> bool:
     mine = grams(text)
-    return any(len(mine & each) >= NEAR * len(mine | each) for each in known)
+    # Half of a longer message found again is too much, whatever stands around it.
+    return any(len(mine & each) >= min(NEAR * len(mine | each), 0.5 * max(60, len(mine))) for each in known)
 
 
 def as_training(row: dict[str, str]) -> dict[str, object]:
