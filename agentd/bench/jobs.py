@@ -38,7 +38,7 @@ from agentd.store.jobs import JobRow, JobTable
 __all__ = ["run"]
 
 ROOT = Path(__file__).with_name("root")
-CLAIMS = 50  # in one round
+CLAIMS = 20  # in one round
 COMMITS = 4  # of a launch: prepared, claimed, ended, and the answer itself
 FILES = 5  # of a launch: spec, secrets, launch, go, exit
 WAITS = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
@@ -86,7 +86,9 @@ async def _measure(folder: Path, rounds: int) -> dict[str, list[float]]:
             whole, started, attempt = await _launch(daemon, turn)
             keep(turn, launch=whole, start=started)
             keep(turn, bare_launch=_bare_launch(folder, bare, attempt), bare_start=_bare_start(attempt))
-            keep(turn, claim=await _claims(daemon, turn), bare_commit=_bare_commits(bare))
+            for number in range(CLAIMS):
+                claim, commit = _claim(daemon, f"{turn}-{number}"), _commit(bare)
+                keep(turn, claim=claim, bare_commit=commit)
     finally:
         bare.close()
         await daemon.aclose()
@@ -158,13 +160,12 @@ def _payload(attempt: Path) -> tuple[list[str], dict[str, str], Path]:
     return launch["argv"], env, attempt / "out/result.json"
 
 
-async def _claims(daemon: Daemon, turn: int) -> float:
-    """Seconds of one claiming transaction, over `CLAIMS` of them."""
-    rows = [_approved(daemon, f"{turn}-{number}") for number in range(CLAIMS)]
+def _claim(daemon: Daemon, name: str) -> float:
+    row = _approved(daemon, name)
+    attempt = Attempt(daemon.state_dir / f"attempts/att-{row.id}")
     started = time.monotonic()
-    for row in rows:
-        daemon.jobs.claim(row, Attempt(daemon.state_dir / f"attempts/att-{row.id}"), None)
-    return (time.monotonic() - started) / CLAIMS
+    daemon.jobs.claim(row, attempt, None)
+    return time.monotonic() - started
 
 
 def _approved(daemon: Daemon, name: str) -> JobRow:
@@ -187,14 +188,9 @@ def _bare_database(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _bare_commits(database: sqlite3.Connection) -> float:
+def _commit(database: sqlite3.Connection) -> float:
     started = time.monotonic()
-    for _ in range(CLAIMS):
-        _commit(database)
-    return (time.monotonic() - started) / CLAIMS
-
-
-def _commit(database: sqlite3.Connection) -> None:
     database.execute("BEGIN IMMEDIATE")
     database.execute("INSERT INTO attempts (at, what) VALUES (?, ?)", [time.time(), "launch"])
     database.execute("COMMIT")
+    return time.monotonic() - started
