@@ -18,8 +18,6 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -28,6 +26,7 @@ from typing import Any, Literal
 
 from agentd.errors import Conflict, Unavailable
 from agentd.jobs import shim
+from agentd.jobs.forkserver import ForkServer, has_ended
 
 __all__ = ["Attempt", "Exit", "ExitReason", "Observation", "inherited_env"]
 
@@ -45,8 +44,8 @@ TAIL_BYTES = 256 << 10
 SHIM_LATE_S = 5.0
 CLOCK_SET_S = 2.0  # a clock that is further off than this was set, not disciplined
 
-_shims: dict[Path, subprocess.Popen[bytes]] = {}
-"""Shims that are children of this process: kept to reap them, and to know that one is on its way."""
+_shims: dict[Path, int] = {}
+"""Pidfds of shims that this process asked for: to know that one is on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +94,9 @@ class Observation:
 def inherited_env(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
     """What a payload gets of the daemon's own environment: how to find things, and no secrets."""
     return {k: v for k, v in environ.items() if INHERITED.fullmatch(k) and not SECRET.search(k.upper())}
+
+
+fork_server = ForkServer(inherited_env)
 
 
 class Attempt:
@@ -161,21 +163,19 @@ class Attempt:
         self.reap()
         if self.folder in _shims:
             return
-        command = [sys.executable, "-I", "-S", shim.__file__, str(self.folder)]
         try:
-            with (self.folder / "shim.log").open("ab") as log:
-                _shims[self.folder] = subprocess.Popen(
-                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                    env=inherited_env(), start_new_session=True,
-                )  # fmt: skip
+            pidfd = fork_server.fork(self.folder)
         except OSError as error:
             raise Unavailable(f"Attempt {self.id!r} could not be started: {error}") from error
+        if pidfd is not None:
+            _shims[self.folder] = pidfd
 
     def reap(self) -> None:
-        """Collect this process's shims that have ended, of all attempts, so that none stays a zombie."""
-        for folder, child in list(_shims.items()):
-            if child.poll() is not None:
-                _shims.pop(folder, None)
+        """Forget the shims that have ended, of all attempts."""
+        for folder, pidfd in list(_shims.items()):
+            if has_ended(pidfd):
+                del _shims[folder]
+                os.close(pidfd)
 
     # --- looking ---
 
@@ -212,7 +212,7 @@ class Attempt:
             else:
                 await asyncio.sleep(0.1)
         if self._spawned():
-            await self._shim_gone(1.0)  # it is about to leave: let it, and leave no zombie
+            await self._shim_gone(1.0)  # it is about to leave: let it
         self.reap()
         return seen
 
@@ -335,8 +335,8 @@ class Attempt:
             os.close(fd)
 
     def _spawned(self) -> bool:
-        child = _shims.get(self.folder)
-        return child is not None and child.poll() is None
+        pidfd = _shims.get(self.folder)
+        return pidfd is not None and not has_ended(pidfd)
 
     def _exit(self) -> Exit | None:
         record = shim.read_json(self._path("exit.json"))

@@ -325,7 +325,7 @@ class Jobs:
         attempt = Attempt(self._places.attempts / new_id("att"))
         try:
             spec = await self._launching.write(row, attempt, python, services)
-            self.claim(row, attempt, spec.get("port"))
+            self._steps.launch(row.id, attempt, spec.get("port"))
         except BaseException:
             # A commit that failed may be stored all the same: only what is read again decides. If that
             # fails too, the folder stays: what is recorded is launched later, what is not is swept.
@@ -333,10 +333,6 @@ class Jobs:
                 shutil.rmtree(attempt.folder, ignore_errors=True)  # it holds secrets, and copies of inputs
                 raise
         return attempt
-
-    def claim(self, row: JobRow, attempt: Attempt, port: int | None) -> None:
-        """Consume the approval, reserve the budget and record the attempt: all or nothing."""
-        self._steps.launch(row.id, attempt, port)
 
     # --- from launch to end -----------------------------------------------------------------
 

@@ -1,4 +1,5 @@
-"""The one process between the daemon and a payload: ``python -I -S shim.py ATTEMPT_DIR``.
+"""The one process between the daemon and a payload: ``python -I -S shim.py ATTEMPT_DIR``,
+or forked from one that has loaded this file: ``python -I -S shim.py --serve FD``.
 
 It starts the payload at most once, outlives the daemon, enforces the wall clock, ends the whole
 tree and leaves ``exit.json``. Standard library only, nothing of ours: it must start fast, under
@@ -44,6 +45,7 @@ from typing import Any, NoReturn
 
 LOG_CAP = 64 << 20  # bytes kept of stdout, and of stderr
 LOG_HEAD = 1 << 20  # of which from the beginning
+PATH_BYTES = 4096
 TICK_S = 1.0
 GRACE_S = 10.0
 UNKILLABLE_S = 10.0  # how long SIGKILL is repeated for what hangs in the kernel
@@ -53,6 +55,7 @@ DETAIL_CHARS = 800  # so that a record fits its spare block
 WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 ID_VARIABLE = "AGENTD_ATTEMPT_ID"
 FOLDER_VARIABLE = "AGENTD_ATTEMPT_DIR"
+SERVE = "--serve"
 
 _FLOCK = "hhqqi"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 _PR_SET_CHILD_SUBREAPER = 36
@@ -580,7 +583,60 @@ def persist(write: Callable[[], object]) -> None:
             time.sleep(1.0)
 
 
+# --- forked rather than started -------------------------------------------------------------
+
+
+def serve(requests: int) -> None:
+    """Fork a shim for each folder that is asked for on that socket, until nobody is left to ask.
+
+    The answer is "ok" with the shim's pidfd, "ended", or the errno that kept it from being forked.
+    """
+    import socket  # a shim that is started by itself needs none
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel collects what has ended
+    channel = socket.socket(fileno=requests)
+    while folder := channel.recv(PATH_BYTES):
+        try:
+            pid = os.fork()
+        except OSError as error:
+            channel.send(str(error.errno).encode())
+            continue
+        if pid == 0:
+            channel.close()
+            _begin(os.fsdecode(folder))
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            channel.send(b"ended")
+        else:
+            socket.send_fds(channel, [b"ok"], [pidfd])
+            os.close(pidfd)
+
+
+def _begin(folder: str) -> NoReturn:
+    """Be the shim of `folder`, in a process that was forked for it."""
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        log = os.open(os.path.join(folder, "shim.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        os.close(log)
+        run(folder)
+    except BaseException:  # noqa: BLE001 - the outermost edge of this process
+        import traceback
+
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == SERVE:
+        with contextlib.suppress(ConnectionError):
+            serve(int(sys.argv[2]))
+        sys.exit()
     signal.pthread_sigmask(signal.SIG_BLOCK, WATCHED)
     with contextlib.suppress(PermissionError):
         os.setsid()

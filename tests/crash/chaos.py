@@ -306,16 +306,11 @@ async def kill_later(chaos: Chaos, after: float, pid: int, what: str, attempt: s
 
 def processes_of(chaos: Chaos) -> list[tuple[int, int, str, bool]]:
     """``(pid, start time, attempt, is a shim)`` of every attempt's processes but the service's."""
-    attempts = f"{chaos.state / 'attempts'}/".encode()
     found: list[tuple[int, int, str, bool]] = []
-    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            folder = next((w for w in words if w.startswith(attempts)), b"").removeprefix(attempts)
-            if folder and (process := shim.process(pid)):
-                attempt = folder.split(b"/")[0].decode()
-                if not (chaos.state / "attempts" / attempt / "service-token").exists():
-                    found.append((pid, process[1], attempt, os.fsencode(shim.__file__) in words))
+    for pid, (attempt, command) in verdict.processes(chaos.state / "attempts").items():
+        process = shim.process(pid)
+        if process and not (chaos.state / "attempts" / attempt / "service-token").exists():
+            found.append((pid, process[1], attempt, shim.__file__ in command))
     return found
 
 
@@ -560,7 +555,7 @@ def end_everything(chaos: Chaos) -> None:
 def kill_at_system_calls(folder: Path) -> dict[str, Any]:
     """What `syscalls` found; {} where there is no strace."""
     say("killing at every system call")
-    command = [sys.executable, str(HERE / "syscalls.py"), "--folder", str(folder)]
+    command = [sys.executable, str(HERE / "syscalls.py"), "--folder", str(folder), "--seconds", "480"]
     ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if not ran.stdout:
         return {"kills": 0, "runs": 0, "problems": [f"syscalls.py ended with {ran.returncode}"]}
@@ -577,7 +572,9 @@ def report(chaos: Chaos, found: verdict.Verdict, calls: dict[str, Any], seed: in
     (chaos.folder / "report.json").write_text(json.dumps(full, indent=1) + "\n", "utf-8")
     for problem in [*found.lost, *found.double, *found.orphans, *found.integrity]:
         say(problem)
-    say(f"killed {found.killed}, and {calls.get('kills', 0)} at system calls; started {found.started}")
+    say(
+        f"killed {found.killed}, and {calls.get('kills', 0)} at {calls.get('calls', 0)} system calls; started {found.started}"
+    )
     say(f"jobs {found.states}; the service was asked {chaos.asked}")
     print(json.dumps(found.line()))
 

@@ -15,7 +15,7 @@ Then a new daemon starts on what is left, the call is made again with the same k
 has ended, the files are judged. Calls are those of the daemon's main thread, where everything is
 made to run; what happens between the shim's fork and the payload's exec is `test_launch_once`'s.
 
-Prints one line of JSON, {} where there is no strace. Where it may, it runs in a PID namespace of its
+Prints one line of JSON: `runs` of so many `calls`; {} where there is no strace. Where it may, it runs in a PID namespace of its
 own: what it starts ends with it, and the shim, which looks at every process, has few to look at.
 """
 
@@ -50,7 +50,7 @@ from agentd.policy.callers import Caller
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE / "root"
-HANGS_S, ALL_S = 60, 1200
+HANGS_S = 60
 RECOVERIES = ("recorded", "running", "ended", "gone")
 SWEEPS = ("shim", "launch", *(f"recover {state}" for state in RECOVERIES))
 NAMESPACE = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
@@ -351,8 +351,10 @@ def calls_of(place: Place, sweep: str) -> list[Call]:
 # --- all of them ----------------------------------------------------------------------------
 
 
-def results(place: Place, points: list[tuple[str, Call]]) -> Iterator[dict[str, Any]]:
+def results(place: Place, points: list[tuple[str, Call]], until: float) -> Iterator[dict[str, Any]]:
     for sweep, call in points:
+        if time.monotonic() > until:
+            return
         problems, state, killed = [], "", False
         try:
             killed = killed_at(place, sweep, call)
@@ -371,19 +373,20 @@ def results(place: Place, points: list[tuple[str, Call]]) -> Iterator[dict[str, 
         }
 
 
-def work_through(folder: Path, worker: int, points: list[tuple[str, Call]]) -> None:
+def work_through(folder: Path, worker: int, points: list[tuple[str, Call]], until: float) -> None:
     """One worker's share, a line for each kill."""
-    signal.alarm(ALL_S)
+    signal.alarm(0)
     place = Place(folder / f"worker-{worker}")
     prepare(place)
     with (folder / f"results-{worker}.jsonl").open("w", encoding="utf-8") as out:
-        for result in results(place, points):
+        for result in results(place, points, until):
             out.write(json.dumps(result) + "\n")
             out.flush()
 
 
-def run(folder: Path, sample: int, workers: int, sweeps: tuple[str, ...]) -> dict[str, Any]:
-    """Every kill, or `sample` of each sweep; what came of them."""
+def run(folder: Path, sample: int, workers: int, seconds: float, sweeps: tuple[str, ...]) -> dict[str, Any]:
+    """Every kill, or `sample` of each sweep, in an order drawn at random; what came of them."""
+    until = time.monotonic() + seconds
     first = Place(folder / "worker-0")
     prepare(first)
     points: list[tuple[str, Call]] = []
@@ -393,8 +396,9 @@ def run(folder: Path, sample: int, workers: int, sweeps: tuple[str, ...]) -> dic
         print(f"{sweep}: {len(calls)} calls", file=sys.stderr, flush=True)
         points += [(sweep, call) for call in chosen]
     shutil.rmtree(first.folder)
+    random.shuffle(points)
     pids = [
-        fork(lambda worker=worker: work_through(folder, worker, points[worker::workers]))
+        fork(lambda worker=worker: work_through(folder, worker, points[worker::workers], until))
         for worker in range(workers)
     ]
     codes = [ended(pid) for pid in pids]
@@ -407,6 +411,7 @@ def run(folder: Path, sample: int, workers: int, sweeps: tuple[str, ...]) -> dic
     problems += [f"worker {number} ended with {code}" for number, code in enumerate(codes) if code]
     states = {sweep: dict(Counter(r["state"] for r in lines if r["sweep"] == sweep)) for sweep in sweeps}
     return {
+        "calls": len(points),
         "kills": sum(r["killed"] for r in lines),
         "runs": len(lines),
         "states": states,
@@ -426,6 +431,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=HERE.parents[1] / "build/chaos-syscalls")
     parser.add_argument("--sample", type=int, default=0, help="calls of each sweep, 0 for all")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--seconds", type=float, default=1200.0, help="wall clock; what is left is left out")
     parser.add_argument("--sweep", action="append", choices=SWEEPS, help="only these")
     given = parser.parse_args()
     if not shutil.which("strace"):
@@ -437,7 +443,8 @@ def main() -> int:
         return subprocess.run([*NAMESPACE, *reaper], env={**os.environ, INSIDE: "1"}, check=False).returncode
     shutil.rmtree(given.folder, ignore_errors=True)
     given.folder.mkdir(parents=True)
-    found = run(given.folder.resolve(), given.sample, given.workers, tuple(given.sweep or SWEEPS))
+    folder, sweeps = given.folder.resolve(), tuple(given.sweep or SWEEPS)
+    found = run(folder, given.sample, given.workers, given.seconds, sweeps)
     (given.folder / "report.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     for problem in found["problems"]:
         print(problem, file=sys.stderr)

@@ -31,6 +31,7 @@ from typing import Any
 
 ENDED = ("succeeded", "failed", "cancelled", "lost", "timed_out")
 ID_VARIABLE = b"AGENTD_ATTEMPT_ID="
+FORKED = b"--serve"  # in the command line of a shim that was forked
 Row = dict[str, Any]
 
 
@@ -258,19 +259,21 @@ def collect(folder: Path) -> Evidence:
         kills=_lines(folder / "kills.jsonl"),
         calls=_lines(folder / "calls.jsonl"),
         left={attempt.name: _left(attempt) for attempt in attempts},
-        processes=[f"{pid}: {what}" for pid, what in processes(state / "attempts").items()],
+        processes=[f"{pid} of {one}: {what}" for pid, (one, what) in processes(state / "attempts").items()],
         database=health,
         **tables,
     )
 
 
-def processes(attempts: Path) -> dict[int, str]:
-    """Live processes of the attempts under that folder: shims by their argument, the rest by their mark.
+def processes(attempts: Path) -> dict[int, tuple[str, str]]:
+    """``{pid: (attempt, command line)}`` of live processes that belong to an attempt under that folder.
 
-    A process whose attempt is unknown to the database counts as well.
+    They carry its id in their environment, name it in their command line, or, forked from a fork
+    server, hold a file of it open. An attempt that the database does not know counts as well.
     """
-    ids = {entry.name.encode() for entry in attempts.glob("*")}
-    found: dict[int, str] = {}
+    prefix = os.fsencode(attempts) + b"/"
+    known = {os.fsencode(entry.name) for entry in attempts.glob("*")}
+    found: dict[int, tuple[str, str]] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or int(entry.name) == os.getpid():
             continue
@@ -279,12 +282,18 @@ def processes(attempts: Path) -> dict[int, str]:
                 continue
             words = entry.joinpath("cmdline").read_bytes().split(b"\0")
             environ = entry.joinpath("environ").read_bytes().split(b"\0")
-        except OSError:  # gone meanwhile
+            files = _open_files(entry) if FORKED in words else []
+        except OSError:  # gone meanwhile, or somebody else's
             continue
-        marks = {word.removeprefix(ID_VARIABLE) for word in environ if word.startswith(ID_VARIABLE)}
-        if marks & ids or any(word.startswith(os.fsencode(attempts)) for word in words):
-            found[int(entry.name)] = b" ".join(words).decode("utf-8", "replace").strip()
+        marks = [word.removeprefix(ID_VARIABLE) for word in environ if word.startswith(ID_VARIABLE)]
+        named = [w.removeprefix(prefix).split(b"/")[0] for w in (*words, *files) if w.startswith(prefix)]
+        if mine := [name for name in (*marks, *named) if name in known or name in named]:
+            found[int(entry.name)] = mine[0].decode(), b" ".join(words).decode("utf-8", "replace").strip()
     return found
+
+
+def _open_files(process: Path) -> list[bytes]:
+    return [os.fsencode(entry.readlink()) for entry in process.joinpath("fd").iterdir()]
 
 
 def _left(attempt: Path) -> Left:
