@@ -160,16 +160,31 @@ def kill_daemon(chaos: Chaos) -> None:
 
 
 async def kill_daemons(chaos: Chaos) -> None:
-    """Kill and start the daemon until it is calm; a quarter of them before they could answer."""
+    """Kill and start the daemon until it is calm; a quarter of them before they could answer.
+
+    A third of the others lose the process first that forks their shims.
+    """
     while not chaos.calm:
         if chaos.rng.random() < 0.25:
             await asyncio.sleep(chaos.rng.uniform(0, 1.5))
         else:
             await daemon_answers(chaos)
+            if chaos.rng.random() < 0.33:
+                await asyncio.sleep(chaos.rng.expovariate(1 / chaos.daemon_life_s))
+                kill_fork_server(chaos)
             await asyncio.sleep(chaos.rng.expovariate(1 / chaos.daemon_life_s))
         kill_daemon(chaos)
         start_daemon(chaos)
     await daemon_answers(chaos)
+
+
+def kill_fork_server(chaos: Chaos) -> None:
+    assert chaos.daemon is not None
+    children = Path(f"/proc/{chaos.daemon.pid}/task/{chaos.daemon.pid}/children")
+    with contextlib.suppress(OSError):
+        for pid in map(int, children.read_text("ascii").split()):
+            if verdict.FORKED in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                chaos.kill(pid, "fork server")
 
 
 # --- calling --------------------------------------------------------------------------------
@@ -572,9 +587,8 @@ def report(chaos: Chaos, found: verdict.Verdict, calls: dict[str, Any], seed: in
     (chaos.folder / "report.json").write_text(json.dumps(full, indent=1) + "\n", "utf-8")
     for problem in [*found.lost, *found.double, *found.orphans, *found.integrity]:
         say(problem)
-    say(
-        f"killed {found.killed}, and {calls.get('kills', 0)} at {calls.get('calls', 0)} system calls; started {found.started}"
-    )
+    say(f"killed {found.killed}; {calls.get('kills', 0)} more at {calls.get('calls', 0)} system calls")
+    say(f"started {found.started}")
     say(f"jobs {found.states}; the service was asked {chaos.asked}")
     print(json.dumps(found.line()))
 

@@ -15,8 +15,9 @@ Then a new daemon starts on what is left, the call is made again with the same k
 has ended, the files are judged. Calls are those of the daemon's main thread, where everything is
 made to run; what happens between the shim's fork and the payload's exec is `test_launch_once`'s.
 
-Prints one line of JSON: `runs` of so many `calls`; {} where there is no strace. Where it may, it runs in a PID namespace of its
-own: what it starts ends with it, and the shim, which looks at every process, has few to look at.
+Prints one line of JSON: `runs` of so many `calls`; {} where there is no strace. Where it may, it runs
+in a PID namespace of its own: what it starts ends with it, and the shim, which looks at every process,
+has few to look at.
 """
 
 from __future__ import annotations
