@@ -30,6 +30,7 @@ from agentd.daemon import Daemon
 from agentd.errors import AgentdError
 from agentd.jobs import shim
 from agentd.jobs.attempts import Attempt, inherited_env
+from agentd.jobs.transitions import Transitions
 from agentd.policy.callers import Caller
 from agentd.policy.rules import Decision
 from agentd.sdk import JobView, Quote
@@ -74,6 +75,10 @@ async def _measure(folder: Path, rounds: int) -> dict[str, list[float]]:
     daemon = Daemon(_config(folder / "state"), url="http://127.0.0.1:1")
     await daemon.start()
     bare = _bare_database(folder / "bare.db")
+    steps = Transitions(
+        daemon.store, JobTable(daemon.store), daemon.approvals, daemon.ledger, daemon.journal,
+        daemon.changes, lambda seconds: round(seconds),
+    )  # fmt: skip
     samples: dict[str, list[float]] = {}
 
     def keep(turn: int, **seconds: float) -> None:
@@ -87,7 +92,7 @@ async def _measure(folder: Path, rounds: int) -> dict[str, list[float]]:
             keep(turn, launch=whole, start=started)
             keep(turn, bare_launch=_bare_launch(folder, bare, attempt), bare_start=_bare_start(attempt))
             for number in range(CLAIMS):
-                claim, commit = _claim(daemon, f"{turn}-{number}"), _commit(bare)
+                claim, commit = _claim(daemon, steps, f"{turn}-{number}"), _commit(bare)
                 keep(turn, claim=claim, bare_commit=commit)
     finally:
         bare.close()
@@ -160,11 +165,11 @@ def _payload(attempt: Path) -> tuple[list[str], dict[str, str], Path]:
     return launch["argv"], env, attempt / "out/result.json"
 
 
-def _claim(daemon: Daemon, name: str) -> float:
+def _claim(daemon: Daemon, steps: Transitions, name: str) -> float:
     row = _approved(daemon, name)
     attempt = Attempt(daemon.state_dir / f"attempts/att-{row.id}")
     started = time.monotonic()
-    daemon.jobs.claim(row, attempt, None)
+    steps.launch(row.id, attempt, None)
     return time.monotonic() - started
 
 

@@ -93,14 +93,15 @@ def test_a_job_called_lost_is_told_truly_when_its_shim_was_killed() -> None:
     lost = evidence("lost", "lose", exit=None, result=None)
     found = verdict.judge(replace(lost, kills=[{"what": "shim", "pid": 10, "attempt": "att-1"}]))
     assert found.good
-    assert found.named_lost == ["job-1"]
+    assert found.named_lost == ["att-1"]
 
 
 @pytest.mark.parametrize(
     ("wrong", "because"),
     [
         (replace(evidence(), starts=2 * evidence().starts), "started 2 times"),
-        (replace(evidence(), attempts=2 * evidence().attempts), "2 attempts and 1 approvals"),
+        (replace(evidence(), attempts=2 * evidence().attempts), "2 attempts where 1 were approved"),
+        (replace(evidence(), approvals=[]), "1 attempts where 0 were approved"),
         (replace(evidence(), keys=[]), "made for no key"),
         (
             replace(evidence(), calls=[{"key": "k", "job": "job-1"}, {"key": "k", "job": "job-2"}]),

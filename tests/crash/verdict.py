@@ -113,7 +113,7 @@ def judge(seen: Evidence) -> Verdict:
         killed=dict(Counter(kill["what"] for kill in seen.kills)),
         states=dict(Counter(job["state"] for job in seen.jobs)),
         started=dict(Counter(line["what"] for line in seen.starts)),
-        named_lost=[job["id"] for job in seen.jobs if job["state"] == "lost"],
+        named_lost=[attempt["id"] for attempt in seen.attempts if attempt["outcome"] == "lose"],
     )
 
 
@@ -192,13 +192,12 @@ def _double(seen: Evidence) -> Iterator[str]:
     yield from (
         f"{job['id']} was made for no key" for job in seen.jobs if job["launch"] and not keyed[job["id"]]
     )
-    allowed = Counter(one["job"] for one in seen.approvals if one["state"] == "consumed")
+    used = Counter(one["job"] for one in seen.approvals if one["state"] == "consumed")
     made = Counter(attempt["job"] for attempt in seen.attempts)
-    yield from (
-        f"{job} has {count} attempts and {allowed[job]} approvals that were used"
-        for job, count in made.items()
-        if count > allowed[job]
-    )
+    for job in seen.jobs:
+        allowed = used[job["id"]] * json.loads(job["launch"] or "{}").get("attempts", 1)
+        if made[job["id"]] > allowed:
+            yield f"{job['id']} has {made[job['id']]} attempts where {allowed} were approved"
 
 
 def _integrity(seen: Evidence) -> Iterator[str]:
