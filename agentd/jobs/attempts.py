@@ -3,6 +3,7 @@
     launch.json   {attempt_id, about, argv, env, cwd, out, timeout_s, grace_s}; `about` names the job
     spec.json     the recipe's SPEC        out/            its OUT; out/result.json is its result
     secrets.json  environment values that must not lie about (0600, gone once launched)
+    ready         there once a service has answered
     stdout, stderr, shim.log               lock, go, stop.json, exit.json: see `agentd.jobs.shim`
 
 Nothing here is remembered: `Attempt.observe` reads files and processes, so a daemon that was killed
@@ -305,6 +306,15 @@ class Attempt:
     def launched(self) -> bool:
         """Whether it has passed the point of no return."""
         return self._has("go")
+
+    def note_ready(self) -> None:
+        """It is a service, and has answered."""
+        with contextlib.suppress(OSError):
+            (self.folder / "ready").touch()
+
+    def was_ready(self) -> bool:
+        """Whether it has answered, to us or to a daemon before us."""
+        return self._has("ready")
 
     def tidy(self) -> None:
         """Remove what an attempt that is over may have left behind: secrets, spare blocks, its cgroup."""

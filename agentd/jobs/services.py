@@ -61,12 +61,15 @@ class Services:
         launch = self._row(job_id).launch
         assert launch is not None
         service = launch["service"]
+        # What was ready for the daemon before us is taken to be so until it is found otherwise.
+        self._live[job_id].ready = attempt.was_ready()
         if not await self._ready(job_id, service, ended):
             if not ended.done():
                 detail = f"it was not ready within {service['ready_within_s']:g} s"
                 await attempt.kill_tree(reason="timed_out", cause="not_ready", detail=detail)
             return
         self._live[job_id].last_used = uptime()
+        attempt.note_ready()
         with contextlib.suppress(AgentdError):
             self._journal.append("service.ready", job_id, "daemon", attempt=attempt.id)
         self._changes.announce()

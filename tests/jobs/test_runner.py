@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import signal
@@ -330,6 +331,23 @@ async def test_a_service_goes_on_while_no_daemon_is_there_and_is_adopted(
     answer = await second.calls.call("ring", {"text": "again"}, agent)
     assert answer.model_dump()["pid"] == int(lines(starts)[0])
     assert len(lines(starts)) == 1
+
+
+async def test_a_service_that_was_ready_is_so_for_the_next_daemon_before_it_has_been_asked(
+    boot: Boot, agent: Caller, tmp_path: Path
+) -> None:
+    first, starts = await boot(), tmp_path / "starts"
+    job = await launched(first, agent, "hang_bell", starts=str(starts))
+    await first.jobs.settled(job)
+    await boot.stop(first)
+    bell = int(lines(starts)[0])
+    os.kill(bell, signal.SIGSTOP)  # it answers nobody
+    try:
+        second = await boot()
+        async with asyncio.timeout(20):
+            assert (await second.jobs.settled(job)).service["ready"]
+    finally:
+        os.kill(bell, signal.SIGCONT)
 
 
 async def test_a_service_that_does_not_start_is_not_started_over_and_over(
