@@ -38,6 +38,7 @@ from agentd.store.artifacts import ArtifactTable
 from agentd.store.catalog import CatalogTable
 from agentd.store.jobs import JobTable
 from agentd.store.journal import Journal
+from agentd.store.leases import Leases
 from agentd.store.ledger import DEFAULT_PROJECT, Ledger
 from agentd.store.reports import ReportTable
 from agentd.store.requests import RequestTable
@@ -72,6 +73,7 @@ class Daemon:
         self.changes = Changes()
         self.journal = Journal(self.store)
         self.ledger = Ledger(self.store, config.budget, self.journal)
+        self.leases = Leases(self.store, self.ledger)
         self.reports, self.requests = ReportTable(self.store), RequestTable(self.store)
         self._token_table = TokenTable(self.store)
         self.tokens = Tokens(self._token_table, self.state_dir)
@@ -102,7 +104,7 @@ class Daemon:
         )
         configured = [with_provider(model, self.plugins) for model in config.models]
         self._catalog = Catalog(CatalogTable(self.store), self.journal, configured)
-        self._dispatch = Dispatch(self._catalog, _Serving(self.jobs), self.ledger, self.requests)
+        self._dispatch = Dispatch(self._catalog, _Serving(self.jobs), self.leases, self.requests)
         self.catalog = self._catalog_for(Caller("daemon", "admin", "daemon", self.state_dir, is_agent=True))
         offer = Offer(
             self.artifacts,

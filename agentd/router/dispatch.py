@@ -1,4 +1,4 @@
-"""One chat request: resolve the name, reserve its cost, ask the endpoint, settle, remember why.
+"""One chat request: resolve the name, meter it, ask the endpoint, pass the answer on.
 
 Every endpoint speaks the OpenAI protocol. Fields that are not ours are passed on untouched.
 """
@@ -13,20 +13,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from agentd.errors import AgentdError, InputError, Unavailable
-from agentd.ids import new_id
 from agentd.policy.callers import Caller
 from agentd.router.catalog import Catalog
+from agentd.router.metering import Metering
 from agentd.sdk import ChatResult, Model, ServiceView
-from agentd.store.ledger import Ledger
+from agentd.store.leases import Leases
 from agentd.store.requests import RequestTable
 
 if TYPE_CHECKING:
     import httpx
 
 __all__ = ["Dispatch", "Serving", "UpstreamError"]
-
-_CHARACTERS_PER_TOKEN = 3  # a low guess: what is reserved must not be less than what is spent
-_DEFAULT_MAX_TOKENS = 4096
 
 
 class UpstreamError(AgentdError):
@@ -58,33 +55,23 @@ class _Target:
     service: str | None = None
 
 
-@dataclass(slots=True)
-class _Usage:
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-    def read(self, usage: Mapping[str, Any] | None) -> None:
-        if usage:
-            self.input_tokens = int(usage.get("prompt_tokens") or 0)
-            self.output_tokens = int(usage.get("completion_tokens") or 0)
-
-
 class Dispatch:
     """Sends requests on, one attempt each, each metered before it leaves."""
 
-    def __init__(self, catalog: Catalog, serving: Serving, ledger: Ledger, requests: RequestTable) -> None:
-        self._catalog, self._serving = catalog, serving
-        self._ledger, self._requests = ledger, requests
+    def __init__(self, catalog: Catalog, serving: Serving, leases: Leases, requests: RequestTable) -> None:
+        self._catalog, self._serving, self._requests = catalog, serving, requests
+        self._metering = Metering(leases, requests, _cost_nothing)
         self._http: httpx.AsyncClient | None = None
 
     async def aclose(self) -> None:
         if self._http is not None:
             await self._http.aclose()
+        await self._metering.aclose()
 
     async def complete(self, body: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
         """Answer one chat request. The reply carries ``agentd`` with request id, model and why."""
         target = self._target(body)
-        async with self._metered(target, body, caller) as metered:
+        with self._metering.request(target.model, target.why, body, caller) as metered:
             client = self._client()
             try:
                 response = await client.post(
@@ -100,7 +87,7 @@ class Dispatch:
                 reply: dict[str, Any] = response.json()
             except ValueError as error:
                 raise _upstream_error(target, 502, "the answer is not JSON") from error
-            metered.usage.read(reply.get("usage"))
+            metered.read(reply.get("usage"))
             reply["agentd"] = {"request_id": metered.id, "model": target.model.name, "why": target.why}
             return reply
 
@@ -109,7 +96,7 @@ class Dispatch:
         target = self._target(body)
         options = {**(body.get("stream_options") or {}), "include_usage": True}
         sent = {**body, "model": target.upstream, "stream": True, "stream_options": options}
-        async with self._metered(target, body, caller) as metered:
+        with self._metering.request(target.model, target.why, body, caller) as metered:
             try:
                 async with self._client().stream(
                     "POST", f"{target.url}/chat/completions", json=sent, headers=_headers(target)
@@ -121,7 +108,7 @@ class Dispatch:
                     async for chunk in response.aiter_bytes():
                         tail = (tail + chunk)[-4096:]
                         yield chunk
-                    metered.usage.read(_usage_in(tail))
+                    metered.read(_usage_in(tail))
             except _http_errors() as error:
                 raise _unreachable(target, error) from error
 
@@ -179,9 +166,6 @@ class Dispatch:
             service.job_id,
         )
 
-    def _metered(self, target: _Target, body: Mapping[str, Any], caller: Caller) -> _Metered:
-        return _Metered(self._ledger, self._requests, target, body, caller)
-
     def _client(self) -> httpx.AsyncClient:
         """Made on first use: the daemon starts without an HTTP client."""
         if self._http is None:
@@ -195,71 +179,9 @@ class Dispatch:
         return self._http
 
 
-class _Metered:
-    """Reserves the most a request can cost on the way in, settles and records it on the way out."""
-
-    def __init__(
-        self, ledger: Ledger, requests: RequestTable, target: _Target, body: Mapping[str, Any], caller: Caller
-    ) -> None:
-        self._ledger, self._requests = ledger, requests
-        self._target, self._body, self._caller = target, body, caller
-        self.id, self.usage, self._started = new_id("req"), _Usage(), time.monotonic()
-        self._reserved, self._entry = 0, ""
-
-    async def __aenter__(self) -> _Metered:
-        self._reserved = _most(self._target.model, self._body)
-        if self._reserved:
-            self._entry = self._ledger.reserve("tokens", self.id, self._caller.payer, self._reserved)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: object
-    ) -> None:
-        answered = kind is None
-        known = self.usage.input_tokens or self.usage.output_tokens
-        spent = _cost(self._target.model, self.usage.input_tokens, self.usage.output_tokens)
-        if not known and not _never_left(error):
-            spent = self._reserved  # the endpoint may have worked and charged: count what was set aside
-        if self._entry:
-            self._ledger.settle(self._entry, spent)
-        self._requests.add(
-            id=self.id,
-            asked=str(self._body["model"]),
-            model=self._target.model.name,
-            why=self._target.why,
-            principal=self._caller.principal,
-            status="ok" if answered else f"{kind.__name__}: {error}" if kind else "",
-            input_tokens=self.usage.input_tokens,
-            output_tokens=self.usage.output_tokens,
-            micro_usd=spent,
-            seconds=time.monotonic() - self._started,
-        )
-
-
-def _never_left(error: BaseException | None) -> bool:
+def _cost_nothing(error: BaseException) -> bool:
     """Whether the request surely cost nothing: refused by the endpoint, or no connection."""
     return isinstance(error, Unavailable) or (isinstance(error, UpstreamError) and error.status < 500)
-
-
-def _most(model: Model, body: Mapping[str, Any]) -> int:
-    """The most that a request can cost, in micro-USD. Raises `InputError` for limits that are no counts."""
-    tokens_in = len(json.dumps(body)) // _CHARACTERS_PER_TOKEN  # tools and schemas are read too
-    limits = [_count(body, "max_completion_tokens"), _count(body, "max_tokens")]
-    tokens_out = max((limit for limit in limits if limit is not None), default=_DEFAULT_MAX_TOKENS)
-    return _cost(model, tokens_in, tokens_out * (_count(body, "n") or 1))
-
-
-def _count(body: Mapping[str, Any], name: str) -> int | None:
-    value = body.get(name)
-    if value is None or (isinstance(value, int) and value >= 0):
-        return value
-    raise InputError(f"{name!r} should be a whole number that is not negative, and is {value!r}")
-
-
-def _cost(model: Model, tokens_in: int, tokens_out: int) -> int:
-    """Micro-USD, rounded up."""
-    total = tokens_in * model.input_micro_usd_per_mtok + tokens_out * model.output_micro_usd_per_mtok
-    return -(-total // 1_000_000)
 
 
 def _key(model: Model) -> str:

@@ -196,8 +196,8 @@ class Ledger:
     # --- looking ----------------------------------------------------------------------------
 
     def open_of(self, subject: str) -> list[Entry]:
-        """Reservations of `subject` that were not settled yet."""
-        return self._entries("WHERE subject = ? AND settled IS NULL", subject)
+        """Reservations of the job `subject` that were not settled yet."""
+        return self._entries("WHERE subject = ? AND kind = 'job' AND settled IS NULL", subject)
 
     def entries(
         self,

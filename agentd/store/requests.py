@@ -1,14 +1,22 @@
-"""Answered chat requests: which model, why, and what it cost."""
+"""Answered chat requests: which model, why, and what it cost.
+
+Rows are written behind the answers, many in one commit: `add` only remembers. A crash loses the rows
+of the last moment and nothing else; what the requests cost stands in the ledger.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import logging
 
 from pydantic import BaseModel
 
 from agentd.store.database import Store
 
 __all__ = ["RequestRow", "RequestTable"]
+
+log = logging.getLogger(__name__)
+
+MOST_PENDING = 2_000
 
 
 class RequestRow(BaseModel):
@@ -30,14 +38,38 @@ class RequestRow(BaseModel):
 class RequestTable:
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._pending: dict[str, RequestRow] = {}
 
-    def add(self, **columns: Any) -> None:
-        self._store.insert("requests", {"at": self._store.now(), **columns})
+    @property
+    def pending(self) -> bool:
+        return bool(self._pending)
+
+    def add(self, row: RequestRow) -> None:
+        """Remember a row until `flush`. When nothing can be written for long, the oldest are forgotten."""
+        if len(self._pending) >= MOST_PENDING:
+            forgotten = self._pending.pop(next(iter(self._pending)))
+            log.warning("the record of %s is forgotten: the store cannot be written", forgotten.id)
+        self._pending[row.id] = row
+
+    def flush(self) -> None:
+        """Write what was added, in one commit."""
+        if not self._pending:
+            return
+        rows = list(self._pending.values())
+        with self._store.transaction():
+            for row in rows:
+                self._store.insert("requests", row.model_dump(), replace=True)
+        for row in rows:
+            self._pending.pop(row.id, None)
 
     def find(self, request_id: str) -> RequestRow | None:
+        if found := self._pending.get(request_id):
+            return found
         row = self._store.row("SELECT * FROM requests WHERE id = ?", [request_id])
         return RequestRow(**row) if row else None
 
     def list(self, limit: int = 50) -> list[RequestRow]:
+        """Newest first."""
+        self.flush()
         rows = self._store.rows("SELECT * FROM requests ORDER BY at DESC LIMIT ?", [limit])
         return [RequestRow(**row) for row in rows]
