@@ -6,6 +6,7 @@ journal.py    append-only, hash-chained record of what happened and who decided 
 jobs.py       jobs and their attempts
 approvals.py  durable questions, answered once
 ledger.py     money: reserve, then settle
+leases.py     money for many requests in one commit
 catalog.py    models and aliases
 artifacts.py  what jobs left
 reports.py    what was measured

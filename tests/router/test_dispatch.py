@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from agentd.policy.callers import Caller
 from agentd.router.dispatch import UpstreamError
 from agentd.sdk import Alias, Model
 from agentd.server.app import bind, http_server
+from agentd.store.database import reading
 from agentd.store.requests import RequestRow
 
 pytestmark = pytest.mark.anyio
@@ -31,7 +33,7 @@ def reach(boot: Boot, endpoint: Any) -> Reach:
     """``await reach(budget=…)``: a daemon that knows one model for each behaviour of the endpoint."""
     names = ("fine", "locked", "broken", "garbage", "empty", "uncounted", "hangs_up")
 
-    async def start(**changes: Any) -> Daemon:
+    async def start(*, also: tuple[Model, ...] = (), **changes: Any) -> Daemon:
         models = [
             Model(
                 name=name, kind="frontier", endpoint=endpoint.url, upstream=name, key_env="TEST_KEY",
@@ -42,7 +44,7 @@ def reach(boot: Boot, endpoint: Any) -> Reach:
         keyless = models[0].model_copy(update={"name": "keyless", "key_env": "KEY_NOBODY_SET"})
         gone = models[0].model_copy(update={"name": "gone", "endpoint": "http://127.0.0.1:1/v1"})
         local = Model(name="local", kind="local")
-        return await boot(models=(*models, keyless, gone, local), **changes)
+        return await boot(models=(*models, keyless, gone, local, *also), **changes)
 
     return start
 
@@ -241,3 +243,45 @@ async def test_parallel_requests_cannot_overspend_a_small_budget(
     assert all(isinstance(outcome, OverBudget) for outcome in refused)
     assert outcomes.count(None) == len(endpoint.seen) == 2
     assert daemon.ledger.summary().day_spent == 2 * (10 * 3 + 100 * 15) <= limit
+
+
+async def test_many_requests_take_few_commits_of_money_and_free_ones_none(
+    reach: Reach, agent: Caller, endpoint: Any
+) -> None:
+    free = Model(name="free", kind="local", endpoint=endpoint.url, upstream="fine")
+    daemon = await reach(also=(free,))
+    for _ in range(40):
+        await daemon.gateway_complete(body("free"), agent)
+    assert daemon.ledger.entries() == []
+    for _ in range(40):
+        await daemon.gateway_complete(body("fine", max_tokens=5), agent)
+    assert len(daemon.ledger.entries()) < 10
+    assert daemon.ledger.summary().day_spent == 40 * SPENT
+    assert len(daemon.requests.list(100)) == 80
+
+
+async def test_records_are_written_behind_the_answers_and_all_of_them_at_the_end(
+    reach: Reach, boot: Boot, agent: Caller
+) -> None:
+    daemon = await reach()
+    reply = await daemon.gateway_complete(body("fine"), agent)
+    written = "SELECT count(*) FROM requests"
+    assert daemon.store.value(written) == 0
+    assert daemon.requests.find(reply["agentd"]["request_id"]) is not None
+    path = daemon.store.path
+    await boot.stop(daemon)
+    with reading(path) as database:
+        assert database.execute(written).fetchone()[0] == 1
+        assert database.execute("SELECT sum(settled), count(*) - count(settled) FROM ledger").fetchone() == (
+            SPENT,
+            0,
+        )
+
+
+async def test_what_a_job_asks_of_models_is_booked_on_whoever_started_it(reach: Reach, agent: Caller) -> None:
+    daemon = await reach()
+    job = replace(agent, principal="job:job-1", role="infer", charged="agent:ada", project="support")
+    await daemon.gateway_complete(body("fine"), job)
+    assert last(daemon).principal == "job:job-1"
+    [entry] = daemon.ledger.summary().entries
+    assert (entry.principal, entry.project, entry.settled) == ("agent:ada", "support", SPENT)
