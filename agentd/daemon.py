@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import getpass
 import json
 import os
@@ -18,11 +17,12 @@ from agentd.artifacts import Artifacts
 from agentd.calls import Calls
 from agentd.config import Config
 from agentd.context import Offer
-from agentd.errors import Busy, Conflict
+from agentd.errors import Conflict
 from agentd.jobs.environments import Environments
 from agentd.jobs.launching import Places
 from agentd.jobs.runner import Jobs
-from agentd.locations import ADDRESS, AGENT_TOKEN, OWNER_TOKEN, read_address
+from agentd.locations import ADDRESS, AGENT_TOKEN, OWNER_TOKEN
+from agentd.lock import hold
 from agentd.plugins import Plugins
 from agentd.policy.approvals import Approvals
 from agentd.policy.callers import Caller
@@ -61,13 +61,20 @@ class Daemon:
 
     version = __version__
 
-    def __init__(self, config: Config, *, url: str) -> None:
+    def __init__(self, config: Config, *, url: str, lock: int | None = None) -> None:
+        """`lock` is that of the state directory, if whoever calls holds it already (`agentd.lock.hold`)."""
         self.config, self.state_dir, self.url = config, config.state_dir, url
+        self._lock = hold(self.state_dir) if lock is None else lock  # before anything that takes time
+        try:
+            self._assemble(config)
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def _assemble(self, config: Config) -> None:
         self.plugins = Plugins.open(config.roots)
         self.prices = load_prices(named_document(self.plugins, config.prices))
         self.rules = load_rules(named_document(self.plugins, config.policy))
-        self.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = _hold(self.state_dir)
         self.store = Store(self.state_dir / "agentd.db")
         self.accelerator = accelerator()
         self.changes = Changes()
@@ -88,7 +95,7 @@ class Daemon:
             self.store, ApprovalTable(self.store), self.journal, lifetime_s=config.approval_hours * 3600
         )
         table = JobTable(self.store)
-        places = Places(attempts, artifacts, config.cache_dir, f"{url}/v1", config.offline)
+        places = Places(attempts, artifacts, config.cache_dir, f"{self.url}/v1", config.offline)
         self.jobs = Jobs(
             self.store,
             table,
@@ -261,24 +268,6 @@ def accelerator() -> str:
     if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
         return "cuda"
     return "rocm" if Path("/dev/kfd").exists() else "cpu"
-
-
-def _hold(state_dir: Path) -> int:
-    """Hold the state directory for as long as this process lives. Raises `Busy`."""
-    lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        pid, there = os.read(lock, 20).decode(), read_address(state_dir)
-        os.close(lock)
-        at = f", {there['url']}" if there and str(there["pid"]) == pid else ""
-        raise Busy(
-            f"Another daemon (pid {pid or 'unknown'}{at}) uses {str(state_dir)!r}",
-            hint="Use that one, stop it with 'agentd stop', or set AGENTD_STATE to another folder",
-        ) from error
-    os.truncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
-    return lock
 
 
 def named_document(plugins: Plugins, name: str) -> Path:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
+import os
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from agentd import locations
 from agentd.cli.client import client_of, stop_daemon
-from agentd.cli.proxy import run_proxy
-from agentd.config import Config, load_config
 from agentd.errors import Busy
+from agentd.lock import hold
+
+if TYPE_CHECKING:  # what takes time is imported once the state directory is ours
+    from agentd.config import Config
 
 __all__ = ["mcp", "serve", "stop"]
 
@@ -38,20 +41,37 @@ def serve(path: Path | None, port: int | None, policy: str | None, verbose: bool
     """
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    held = _hold_early(path)
+    import asyncio
+
+    from agentd.config import load_config
+
     config = load_config(path, port=port, policy=policy)
+    lock = held.get(config.state_dir)
     with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_serve(config))
+        runner.run(_serve(config, lock))
 
 
-async def _serve(config: Config) -> None:
+def _hold_early(path: Path | None) -> dict[Path, int]:
+    """The state directory's lock, taken before anything is loaded: a second daemon says so at once."""
+    env = {**os.environ, **({"AGENTD_CONFIG": str(path)} if path else {})}
+    try:
+        state = locations.state_dir(env)
+    except (OSError, ValueError, TypeError):
+        return {}  # what is wrong with the configuration is told by whoever reads all of it
+    return {state.resolve(): hold(state)}
+
+
+async def _serve(config: Config, lock: int | None) -> None:
     from agentd.daemon import Daemon
     from agentd.server.app import http_server
     from agentd.server.auth import Gate
 
+    lock = hold(config.state_dir) if lock is None else lock
     listener = _listen(config)
     host, port = listener.getsockname()[:2]
     url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-    daemon = Daemon(config, url=url)
+    daemon = Daemon(config, url=url, lock=lock)
     _port_file(config).write_text(str(port), encoding="ascii")
     server = http_server(daemon, Gate.around(config.server.host, config.server.hosts, config.server.origins))
     await daemon.start()
@@ -114,4 +134,6 @@ def mcp() -> None:
     \b
     Example (Claude Code): claude mcp add agentd -- agentd mcp
     """
+    from agentd.cli.proxy import run_proxy
+
     sys.exit(run_proxy())

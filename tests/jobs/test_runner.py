@@ -6,6 +6,8 @@ import asyncio
 import os
 import select
 import signal
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -249,6 +251,27 @@ async def test_a_second_daemon_on_the_same_state_is_refused_with_the_pid_of_the_
     (daemon.state_dir / "daemon.json").unlink()
     with pytest.raises(Busy, match=rf"Another daemon \(pid {os.getpid()}\) uses .*agentd stop"):
         await boot()
+
+
+SECOND = """
+import sys
+from agentd.cli.app import app
+try:
+    app(["serve"])
+finally:
+    print(sorted({"pydantic", "httpx", "asyncio", "uvicorn"} & {*sys.modules}))
+"""
+
+
+async def test_a_second_daemon_is_refused_before_it_loads_anything(daemon: Daemon) -> None:
+    root = str(Path(__file__).parents[2])
+    second = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SECOND, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "AGENTD_STATE": str(daemon.state_dir), "PYTHONPATH": root},
+    )  # fmt: skip
+    out, errors = await second.communicate()
+    assert (second.returncode, out) == (75, b"[]\n")
+    assert f"Another daemon (pid {os.getpid()}" in errors.decode()
 
 
 async def test_a_wrong_policy_leaves_the_state_directory_free(boot: Boot) -> None:
