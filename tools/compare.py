@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from agentd.sdk import Context, InputError, NotFound, Report, tool
 
 from .datasets import read_rows
+from .power import Pilot, plan, spread_of
 from .verdict import MAX_ERROR_SHARE, Interval, Verdict, compare_scores, holm
 
 MARGIN, ALPHA = 0.05, 0.05
@@ -79,6 +80,8 @@ def compared(one: Report, two: Report, margin: float | None = None, alpha: float
     pairs = _pairs(one, two)
     result = compare_scores([a for a, _ in pairs], [b for _, b in pairs], margin=margin, alpha=alpha)
     verdict, why = result.verdict, _why(result.verdict, result.difference, margin, len(pairs))
+    if verdict == "inconclusive":
+        why = f"{why}; {_missing(pairs, margin, alpha)}"
     if doubt := _doubt(one) or _doubt(two):
         verdict, why = "inconclusive", doubt
     return Compared(
@@ -97,6 +100,13 @@ def compared(one: Report, two: Report, margin: float | None = None, alpha: float
         verdict=verdict,
         why=f"{why} ({result.method}, {1 - alpha:.0%} interval)",
     )
+
+
+def _missing(pairs: Sequence[tuple[float, float]], margin: float, alpha: float) -> str:
+    """What more rows would do, judged by how much these two differ row by row."""
+    spread = spread_of([a for a, _ in pairs], [b for _, b in pairs])
+    found = plan(len(pairs), margin, Pilot(spread, "as these two differ"), alpha=alpha)
+    return "as many rows again may decide it" if found.enough else found.why
 
 
 def _doubt(report: Report) -> str:
@@ -138,7 +148,7 @@ def _why(verdict: Verdict, difference: Interval, margin: float, n: int) -> str:
         "better": f"the difference is {span}: all above 0",
         "not_worse": f"the difference is {span}: a loss of {margin:g} is ruled out",
         "worse": f"the difference is {span}: all below 0, and a loss of {margin:g} is possible",
-        "inconclusive": f"the difference is {span}: neither a gain nor a loss of {margin:g} is ruled out",
+        "inconclusive": f"the difference is {span}: a loss of {margin:g} is neither shown nor ruled out",
     }[verdict]
 
 

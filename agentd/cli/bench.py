@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import inspect
+from pathlib import Path
+from typing import Any
 
 import click
 
 from agentd.cli import show
-from agentd.errors import NotFound
+from agentd.errors import InputError, NotFound
 
 __all__ = ["bench"]
 
 BENCHES = {
     "startup": "time to the first MCP answer and memory, beside a bare SDK server",
     "finetune": "a fine-tune as a job, beside the same recipe run bare",
+    "verdicts": "how often verdicts err, and whether planned rows are enough, beside what is stated",
     "jobs": "claiming, launching and starting a job, beside bare SQLite and a bare subprocess",
 }
 
@@ -21,8 +25,9 @@ BENCHES = {
 @click.command()
 @click.argument("name", required=False)
 @click.option("--rounds", type=int, help="How often each side is measured.")
+@click.option("--data", type=click.Path(exists=True, path_type=Path), help="A file to measure with.")
 @click.option("--json", "json_", is_flag=True, help="Print as JSON.")
-def bench(name: str | None, rounds: int | None, json_: bool) -> None:
+def bench(name: str | None, rounds: int | None, data: Path | None, json_: bool) -> None:
     """Measure agentd beside a baseline, on this machine. Without a name, lists what can be measured.
 
     \b
@@ -34,9 +39,30 @@ def bench(name: str | None, rounds: int | None, json_: bool) -> None:
     if name not in BENCHES:
         raise NotFound("bench", name, BENCHES)
     measure = importlib.import_module(f"agentd.bench.{name}").run
+    options = {option: value for option, value in (("rounds", rounds), ("data", data)) if value is not None}
+    if extra := sorted(options.keys() - inspect.signature(measure).parameters.keys()):
+        raise InputError(f"bench {name} takes no --{extra[0]}", hint=f"agentd bench {name}")
     with show.errors.status(f"measuring {BENCHES[name]}"):
-        figures = measure(**({"rounds": rounds} if rounds else {}))
+        figures = measure(**options)
     if json_:
         show.as_json(figures)
     else:
-        show.facts(figures)
+        _shown(figures)
+
+
+def _shown(figures: dict[str, Any]) -> None:
+    """Lists of rows as tables, everything else a line each."""
+    tables = {name: rows for name, rows in figures.items() if rows and _is_table(rows)}
+    for rows in tables.values():
+        columns = list(rows[0])
+        marked = [f">{c}" if isinstance(rows[0][c], int | float) else c for c in columns]
+        show.table(marked, [[_cell(row.get(c, "")) for c in columns] for row in rows], empty="")
+    show.facts({name: value for name, value in figures.items() if name not in tables})
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, dict) for row in value)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

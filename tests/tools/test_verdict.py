@@ -58,6 +58,39 @@ def test_swapping_the_models_mirrors_the_interval(four: tuple[int, int, int, int
     assert verdict.mcnemar(first, second) == verdict.mcnemar(second, first)
 
 
+def test_student_gives_the_tabled_quantiles() -> None:
+    # Two-sided, from the t table of Fisher and Yates: 1, 2, 4, 9 and 120 degrees of freedom.
+    tabled = {
+        0.05: (12.706, 4.303, 2.776, 2.262, 1.980),
+        0.01: (63.657, 9.925, 4.604, 3.250, 2.617),
+        0.2: (3.078, 1.886, 1.533, 1.383, 1.289),
+    }
+    for alpha, quantiles in tabled.items():
+        found = [verdict._t(alpha, freedom) for freedom in (1, 2, 4, 9, 120)]
+        assert found == pytest.approx(quantiles, abs=6e-4)
+
+
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30))
+def test_an_interval_of_graded_differences_holds_both_kinds_of_interval(differences: list[float]) -> None:
+    half = [0.5] * len(differences)
+    one = [0.5 + d / 2 for d in differences]
+    found = verdict.compare_scores(one, half, resamples=50).difference
+    changed = [a - b for a, b in zip(one, half, strict=True)]
+    if not verdict.is_binary(one):
+        for each in (verdict.bca(changed, resamples=50), verdict.student(changed)):
+            assert found.low <= max(-1.0, each.low) <= min(1.0, each.high) <= found.high
+
+
+def test_few_graded_scores_that_all_agree_prove_little() -> None:
+    few, many = (verdict.compare_scores([0.5] * n, [0.5] * n, margin=0.05).verdict for n in (10, 200))
+    assert (few, many) == ("inconclusive", "not_worse")
+
+
+def test_better_is_not_said_when_the_test_of_equal_models_does_not_reject() -> None:
+    assert verdict.judge(0.01, 0.2, 0.05, differ=False) == "not_worse"
+    assert verdict.judge(-0.2, -0.01, 0.05, differ=False) == "inconclusive"
+
+
 @given(st.floats(-1, 1), st.floats(-1, 1), margins)
 def test_a_verdict_claims_no_more_than_its_interval_allows(a: float, b: float, margin: float) -> None:
     low, high = sorted((a, b))
