@@ -35,6 +35,7 @@ from agentd.policy.callers import Caller
 from agentd.policy.digests import digest_file, digest_value
 from agentd.policy.prices import Prices
 from agentd.policy.rules import Call, Decision, RuleSet, decide
+from agentd.redaction import refuse_secrets
 from agentd.sdk import Finished, JobView, Launch, Quote, ServiceView, Tool
 from agentd.store import Store
 from agentd.store.jobs import JobRow, JobTable
@@ -172,6 +173,7 @@ class Calls:
         except ValidationError as error:
             problems = [f"{'.'.join(map(str, p['loc']))}: {_said(p, tool)}" for p in error.errors()]
             raise InputError(f"{tool.name} cannot be called like this: {'; '.join(problems)}") from error
+        refuse_secrets(f"The call of {tool.name}", arguments)
         return {name: getattr(checked, name) for name in tool.arguments.model_fields}
 
     def _known(self, tool: Tool, arguments: Mapping[str, Any], caller: Caller, key: str) -> JobView | None:

@@ -28,6 +28,7 @@ from agentd.policy.approvals import Approvals
 from agentd.policy.callers import Caller
 from agentd.policy.prices import load_prices
 from agentd.policy.rules import load_rules
+from agentd.redaction import hide_environment
 from agentd.router.catalog import CallersCatalog, Catalog
 from agentd.router.dispatch import Dispatch
 from agentd.router.providers import with_provider
@@ -73,6 +74,8 @@ class Daemon:
 
     def _assemble(self, config: Config) -> None:
         self.plugins = Plugins.open(config.roots)
+        configured = [with_provider(model, self.plugins) for model in config.models]
+        hide_environment(model.key_env for model in configured)
         self.prices = load_prices(named_document(self.plugins, config.prices))
         self.rules = load_rules(named_document(self.plugins, config.policy))
         self.store = Store(self.state_dir / "agentd.db")
@@ -109,7 +112,6 @@ class Daemon:
             job_token=self._job_token,
             max_jobs=config.max_jobs,
         )
-        configured = [with_provider(model, self.plugins) for model in config.models]
         self._catalog = Catalog(CatalogTable(self.store), self.journal, configured)
         self._dispatch = Dispatch(self._catalog, _Serving(self.jobs), self.leases, self.requests)
         self.catalog = self._catalog_for(Caller("daemon", "admin", "daemon", self.state_dir, is_agent=True))

@@ -21,6 +21,7 @@ PACKAGE = REPO / "agentd"
 # From the ground up. A part may import from the floors below, and from its own if nothing goes in circles.
 FLOORS = (
     ("errors", "ids", "locations", "lock", "signals"),
+    ("redaction",),
     ("sdk", "documents"),
     ("config",),
     ("store",),

@@ -23,6 +23,7 @@ from agentd.agent import plans
 from agentd.agent.plans import Plan, Step
 from agentd.errors import AgentdError, Conflict, NeedsApproval, NotFound, Unavailable
 from agentd.policy.callers import Caller
+from agentd.redaction import refuse_secrets
 from agentd.sdk import JobView, Tool
 from agentd.signals import Changes
 from agentd.store.journal import Journal
@@ -73,6 +74,7 @@ class Runs:
         source = documents.read(path)
         plan = plans.with_params(plans.parse_plan(source, path), params)
         plans.check(plan, self._calls.tools, path, source)
+        refuse_secrets(f"The plan {plan.plan!r}", {"params": plan.params, "source": source})
         run = self._table.add(
             plan=plan.plan,
             source=source,

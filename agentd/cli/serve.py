@@ -40,12 +40,15 @@ def serve(path: Path | None, port: int | None, policy: str | None, verbose: bool
     Example: agentd serve --policy unattended
     """
     level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=level)
     held = _hold_early(path)
     import asyncio
 
     from agentd.config import load_config
+    from agentd.redaction import Redacting
 
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     config = load_config(path, port=port, policy=policy)
     lock = held.get(config.state_dir)
     with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=_loop_factory()) as runner:

@@ -28,6 +28,7 @@ from typing import Any, Literal
 from agentd.errors import Conflict, Unavailable
 from agentd.jobs import shim
 from agentd.jobs.forkserver import ForkServer, has_ended
+from agentd.redaction import redact_lines
 
 __all__ = ["Attempt", "Exit", "ExitReason", "Observation", "inherited_env"]
 
@@ -253,7 +254,7 @@ class Attempt:
         return [event for line in lines if (event := _event(line))], offset + whole
 
     def log_tail(self, n: int = 50) -> list[str]:
-        """The last `n` lines of log: stderr, and before it what stdout holds beside events.
+        """The last `n` lines of log, without secrets: stderr, and before it what stdout holds beside events.
 
         Of lines that a progress bar overwrote, what was last seen.
         """
@@ -261,7 +262,7 @@ class Attempt:
         others = [line for line in self._tail_lines("stdout") if not _event(line)]
         spare = max(0, n - len(errors))
         shown = (others[-spare:] if spare else []) + errors[-n:]
-        return [line.decode("utf-8", "replace") for line in shown] if n else []
+        return redact_lines([line.decode("utf-8", "replace") for line in shown]) if n else []
 
     # --- ending ---
 

@@ -67,7 +67,7 @@ class Launching:
         spec: dict[str, Any] = {**launch["spec"], "inputs": inputs, "services": given}
         if row.is_service:
             spec["port"] = spec.get("port") or _free_port()
-            secret_values["AGENTD_SERVICE_TOKEN"] = secrets.token_urlsafe(32)
+            secret_values["AGENTD_SERVICE_TOKEN"] = f"agentd_{secrets.token_urlsafe(32)}"
             _write_private(attempt.folder / TOKEN_FILE, secret_values["AGENTD_SERVICE_TOKEN"])
         if launch["gateway"]:
             secret_values["AGENTD_GATEWAY_KEY"] = self._job_token(row.id, launch["timeout_s"])

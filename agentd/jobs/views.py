@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from agentd.redaction import redact
 from agentd.sdk import JobView, ServiceView
 from agentd.store.approvals import Approval
 from agentd.store.jobs import AttemptRow, JobRow
@@ -38,7 +39,7 @@ def job_view(
         attempt=attempt.number if attempt else 0,
         attempts=(row.launch or {}).get("attempts", 1),
         quote=row.quote,
-        progress={} if row.ended else dict(progress),
+        progress={} if row.ended else redact(progress),
         result=row.result,
         approval=approval.id if approval else None,
         decided_by=approval.decided_by if approval else None,

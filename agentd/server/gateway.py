@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from agentd.errors import AgentdError, InputError
+from agentd.redaction import redact
 from agentd.server.api import body_of, streamed
 from agentd.server.auth import caller_of, require
 from agentd.server.ports import Kernel
@@ -100,7 +101,7 @@ def _in_openai_words(
 def _error(error: AgentdError) -> dict[str, Any]:
     status = status_of(error)
     kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return {"error": {"message": str(error), "type": kind, "param": None, "code": error.code}}
+    return {"error": {"message": redact(str(error)), "type": kind, "param": None, "code": error.code}}
 
 
 def _error_event(error: AgentdError) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -29,6 +30,7 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from agentd.errors import AgentdError, NotFound, Unauthorized
+from agentd.redaction import redact
 from agentd.sdk import JobView, Tool
 from agentd.server.auth import caller_of, require
 from agentd.server.ports import Caller, Kernel, role_for
@@ -228,7 +230,7 @@ class _Handlers:
         self._caller(ctx)
         uri = str(params.uri)
         try:
-            text = dump(self._resource(uri))
+            text = dump(redact(json.loads(dump(self._resource(uri)))))
         except NotFound as error:
             raise MCPError(types.INVALID_PARAMS, str(error), {"uri": uri}) from error
         contents = types.TextResourceContents(uri=uri, mime_type=JSON, text=text)
@@ -300,8 +302,10 @@ def headline(job: JobView) -> str:
 
 
 def _tool_result(result: BaseModel) -> types.CallToolResult:
-    structured = {name: value for name, value in result.model_dump(mode="json").items() if value is not None}
-    text = _job_text(result) if isinstance(result, JobView) else dump(structured)
+    """A model reads it: the last place where a secret can be taken out."""
+    plain = redact(result.model_dump(mode="json"))
+    structured = {name: value for name, value in plain.items() if value is not None}
+    text = redact(_job_text(result)) if isinstance(result, JobView) else dump(structured)
     return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=structured)
 
 

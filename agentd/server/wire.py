@@ -22,6 +22,7 @@ from agentd.errors import (
     Unauthorized,
     Unavailable,
 )
+from agentd.redaction import redact
 from agentd.router.dispatch import UpstreamError
 
 __all__ = ["STATUS", "dump", "error_body", "error_of", "status_of"]
@@ -53,11 +54,11 @@ def status_of(error: AgentdError) -> int:
 
 
 def error_of(error: AgentdError) -> dict[str, str]:
-    """An error as data: ``code``, ``message``, ``hint``, and the ids of what waits for a person."""
+    """An error as data: ``code``, ``message``, ``hint``, the ids of what waits for a person; no secrets."""
     ids = (
         {"job_id": error.job_id, "approval_id": error.approval_id} if isinstance(error, NeedsApproval) else {}
     )
-    return {"code": error.code, "message": error.message, "hint": error.hint, **ids}
+    return {"code": error.code, "message": redact(error.message), "hint": redact(error.hint), **ids}
 
 
 def error_body(code: str, message: str, hint: str = "") -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 from agentd.ids import new_id
-from agentd.store.database import Row, Store, loads
+from agentd.store.database import Row, Store, loads, stored
 
 __all__ = ["Approval", "ApprovalTable"]
 
@@ -66,7 +66,7 @@ class ApprovalTable:
             self._store.change(
                 "UPDATE approvals SET state = ?, decided_by = ?, reason = ?, decided_at = ?"
                 " WHERE id = ? AND state = 'pending' AND expires_at > ?",
-                [state, by, reason, now, approval_id, now],
+                [state, by, stored("reason", reason), now, approval_id, now],
             )
             == 1
         )

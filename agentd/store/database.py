@@ -32,12 +32,18 @@ from typing import Any
 from sqlite_utils import Database
 
 from agentd.errors import AgentdError, DiskFull, Unavailable, Unknown
+from agentd.redaction import redact
 from agentd.store.schema import migrations
 
-__all__ = ["Row", "Store", "dumps", "loads", "reading"]
+__all__ = ["Row", "Store", "dumps", "loads", "reading", "stored"]
 
 Row = dict[str, Any]
 Statement = tuple[str, Sequence[Any]]
+
+SHOWN = frozenset(
+    {"title", "action", "reason", "detail", "result", "facts", "quote", "why", "status", "asked"}
+)
+"""Columns that people and models are shown, in whatever table: secrets are taken out of them."""
 
 BEGIN, COMMIT = "BEGIN IMMEDIATE", "COMMIT"
 OURS = frozenset({0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISUSE})
@@ -116,15 +122,15 @@ class Store:
             return self._execute(sql, parameters)
 
     def insert(self, table: str, row: Row, *, replace: bool = False) -> None:
-        """Insert `row`; dicts, lists and tuples are stored as JSON."""
+        """Insert `row`; dicts, lists and tuples are stored as JSON, what is `SHOWN` without secrets."""
         verb = "INSERT OR REPLACE" if replace else "INSERT"
-        values = [dumps(v) if isinstance(v, (dict, list, tuple)) else v for v in row.values()]
+        values = [stored(name, value) for name, value in row.items()]
         marks = ", ".join("?" for _ in row)
         self.change(f"{verb} INTO {table} ({', '.join(row)}) VALUES ({marks})", values)
 
     def update(self, table: str, key: str, **changes: Any) -> int:
         """Set columns of the row whose id is `key`."""
-        values = [dumps(v) if isinstance(v, (dict, list, tuple)) else v for v in changes.values()]
+        values = [stored(name, value) for name, value in changes.items()]
         columns = ", ".join(f"{name} = ?" for name in changes)
         return self.change(f"UPDATE {table} SET {columns} WHERE id = ?", [*values, key])
 
@@ -258,6 +264,13 @@ class Store:
             f"{database} could not be used: {error}; nothing was changed",
             hint="Check the disk and its permissions, then run 'agentd doctor'",
         )
+
+
+def stored(column: str, value: Any) -> Any:
+    """A value as it lies in that column."""
+    if column in SHOWN:
+        value = redact(value)
+    return dumps(value) if isinstance(value, (dict, list, tuple)) else value
 
 
 def _is_full(error: sqlite3.Error) -> bool:

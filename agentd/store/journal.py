@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from agentd.errors import AgentdError
+from agentd.redaction import redact
 from agentd.store.database import Row, Store, dumps, loads
 
 __all__ = ["Entry", "Journal", "Verdict"]
@@ -46,16 +47,16 @@ class Journal:
         self._store = store
 
     def append(self, kind: str, subject: str, principal: str, **data: Any) -> None:
-        """Record it, in the transaction of the change it records. Secrets must not be in `data`."""
+        """Record it, in the transaction of the change it records, without secrets."""
         with self._store.transaction():
             last = self._store.row("SELECT seq, hash FROM journal ORDER BY seq DESC LIMIT 1")
             row: Row = {
                 "seq": last["seq"] + 1 if last else 1,
                 "at": self._store.now(),
                 "kind": kind,
-                "subject": subject,
-                "principal": principal,
-                "data": dumps(data),
+                "subject": redact(subject),
+                "principal": redact(principal),
+                "data": dumps(redact(data)),
                 "previous": last["hash"] if last else GENESIS,
             }
             self._store.insert("journal", row | {"hash": _hash(row)})

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from agentd.ids import new_id
-from agentd.store.database import Row, Store, dumps, loads
+from agentd.store.database import Row, Store, loads, stored
 
 __all__ = ["RunRow", "RunTable", "StepRow"]
 
@@ -98,7 +98,7 @@ class RunTable:
         if self._store.row("SELECT 1 FROM steps WHERE run = ? AND step = ?", [run_id, step]) is None:
             self._store.insert("steps", {"run": run_id, "step": step, **columns})
             return
-        values = [dumps(v) if isinstance(v, (dict, list)) else v for v in columns.values()]
+        values = [stored(name, value) for name, value in columns.items()]
         names = ", ".join(f"{name} = ?" for name in columns)
         self._store.change(f"UPDATE steps SET {names} WHERE run = ? AND step = ?", [*values, run_id, step])
 

@@ -20,7 +20,17 @@ from agentd.sdk import (
     tool,
 )
 
-Behaviour = Literal["write", "refuse", "crash", "exit_quietly", "hang", "spawn_and_hang", "ask_gateway"]
+Behaviour = Literal[
+    "write",
+    "refuse",
+    "crash",
+    "exit_quietly",
+    "hang",
+    "spawn_and_hang",
+    "ask_gateway",
+    "tell",
+    "tell_and_refuse",
+]
 
 
 class Said(BaseModel):

@@ -45,6 +45,8 @@ def main() -> int:
             signal.pause()
         case "ask_gateway":
             text = ask(spec["text"])
+        case "tell" | "tell_and_refuse":
+            return tell(Path(spec["inputs"]["source"]).read_text("utf-8"), out, spec["behaviour"] == "tell")
     source = spec["inputs"].get("source")
     note = out / "note.txt"
     note.write_text(text + (Path(source).read_text("utf-8") if source else ""), "utf-8")
@@ -53,6 +55,18 @@ def main() -> int:
     waiting.write_text(json.dumps({"note": "note.txt", "pid": os.getpid(), "services": services}), "utf-8")
     waiting.replace(out / "result.json")
     return 0
+
+
+def tell(secrets: str, out: Path, well: bool) -> int:
+    """Say what nobody should know, in every way there is."""
+    print(secrets, file=sys.stderr)
+    print(secrets, flush=True)
+    print(json.dumps({"event": "progress", "done": 2, "message": secrets}), flush=True)
+    print(json.dumps({"event": "error", "message": secrets, "hint": secrets}), flush=True)
+    (out / "note.txt").write_text("told", "utf-8")
+    (out / "result.part").write_text(json.dumps({"note": "note.txt", "told": secrets}), "utf-8")
+    (out / "result.part").replace(out / "result.json")
+    return 0 if well else 2
 
 
 def ask(text: str) -> str:
