@@ -21,6 +21,7 @@ from agentd.errors import (
     Refused,
     Unauthorized,
     Unavailable,
+    Unknown,
 )
 from agentd.redaction import redact
 from agentd.router.dispatch import UpstreamError
@@ -38,6 +39,7 @@ STATUS: dict[type[AgentdError], int] = {
     Unauthorized: 403,  # known but too weak: a missing or wrong token ends at the guard with 401
     DiskFull: 507,
     Unavailable: 503,
+    Unknown: 500,
     Busy: 503,
     UpstreamError: 502,
 }
