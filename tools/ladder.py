@@ -188,6 +188,10 @@ def advice(rungs: Sequence[Rung], target: float, enough: Rung | None, above: Nex
             f" reaches {target:g}, at {_usd(enough.micro_usd_to_make)} to make and"
             f" {_usd(enough.micro_usd_per_1000)} a thousand answers."
         )
+        if others := [
+            f"{rung.rung} {rung.score:.3f}" for rung in rungs if rung.reaches == "yes" and rung != enough
+        ]:
+            said += f" So is {', '.join(others)}."
         if above:
             said += (
                 f" {above.tool} would cost {_usd(above.micro_usd)} and about {above.seconds / 60:.0f} min,"
@@ -209,4 +213,4 @@ def advice(rungs: Sequence[Rung], target: float, enough: Rung | None, above: Nex
 
 
 def _usd(micro: int) -> str:
-    return f"${micro / 1e6:.4f}".rstrip("0").rstrip(".") if micro else "nothing"
+    return f"${micro / 1e6:.6f}".rstrip("0").rstrip(".") if micro else "nothing"

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 __all__ = ["input_schema", "output_schema"]
 
 Schema = dict[str, Any]
+LONGEST_ENUM = 10
 
 
 def input_schema(model: type[BaseModel]) -> Schema:
@@ -73,7 +74,10 @@ def _outline(node: Schema, defs: Mapping[str, Schema]) -> Schema:
     if "anyOf" in node:
         branches = [_outline(branch, defs) for branch in node["anyOf"] if branch.get("type") != "null"]
         return branches[0] if len(branches) == 1 else {"anyOf": branches}
-    return {key: node[key] for key in ("type", "enum", "const") if key in node}
+    kept = {key: node[key] for key in ("type", "enum", "const") if key in node}
+    if len(kept.get("enum", ())) > LONGEST_ENUM:  # a reader of answers meets the value itself
+        del kept["enum"]
+    return kept
 
 
 def _is_nullable(node: Schema) -> bool:
