@@ -16,6 +16,7 @@ async def blink(
     ms: int = 0,
     behaviour: Literal["write", "fail", "litter"] = "write",
     ask: bool = False,
+    attempts: int = 1,
     timeout_s: float = 20.0,
 ) -> Launch:
     """Append a line to the file `starts`, wait `ms` milliseconds, and end as `behaviour` says.
@@ -28,4 +29,5 @@ async def blink(
         spec={"starts": starts, "ms": ms, "behaviour": behaviour},
         quote=Quote(seconds=ms / 1000, micro_usd=ctx.price(ms / 1000), basis="what it was told"),
         timeout_s=timeout_s,
+        attempts=attempts,
     )
