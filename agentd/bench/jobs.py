@@ -40,8 +40,8 @@ __all__ = ["run"]
 
 ROOT = Path(__file__).with_name("root")
 CLAIMS = 20  # in one round
-COMMITS = 4  # of a launch: prepared, claimed, ended, and the answer itself
-FILES = 5  # of a launch: spec, secrets, launch, go, exit
+COMMITS = 5  # of a launch: the answer, approved, prepared, claimed, ended
+FILES = 4  # of a launch, with their folder: spec and launch, go, exit
 WAITS = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
 
 
@@ -144,6 +144,7 @@ def _bare_launch(folder: Path, database: sqlite3.Connection, attempt: Path) -> f
     started = time.monotonic()
     for number in range(FILES):
         shim.write_json(str(files / f"{number}.json"), {"number": number})
+        shim.sync_folder(str(files))
     for _ in range(COMMITS):
         _commit(database)
     argv, env, _ = _payload(attempt)

@@ -153,8 +153,13 @@ class Attempt:
         for name in ("stop.json", "exit.json"):
             shim.set_aside(self._path(name))
         shim.write_json(str(self.spec_path), dict(spec))
-        shim.write_json(self._path("secrets.json"), dict(secrets or {}), mode=0o600)
+        if secrets:
+            shim.write_json(self._path("secrets.json"), dict(secrets), mode=0o600)
+        else:
+            (self.folder / "secrets.json").unlink(missing_ok=True)  # of an earlier try
         shim.write_json(self._path("launch.json"), launch)  # last: a shim without it does nothing
+        for folder in (self.folder, self.folder.parent):
+            shim.sync_folder(str(folder))
 
     def spawn_shim(self) -> None:
         """Start a shim. Harmless to repeat: one that is not needed leaves at once.

@@ -77,10 +77,8 @@ def read_json(path: str) -> dict[str, Any] | None:
 
 
 def write_json(path: str, value: object, mode: int = 0o644) -> None:
-    """Replace `path`, durably: after a crash it holds the old content or the new."""
-    temporary = _write_temporary(path, value, mode)
-    os.replace(temporary, path)
-    _sync_folder(path)
+    """Replace `path`: after a crash it holds the old content or the new, and the new after `sync_folder`."""
+    os.replace(_write_temporary(path, value, mode), path)
 
 
 def publish_json(path: str, value: object) -> bool:
@@ -100,16 +98,14 @@ def publish_json(path: str, value: object) -> bool:
         return False
     finally:
         os.unlink(temporary)
-    _sync_folder(path)
+    sync_folder(os.path.dirname(path))
     return True
 
 
 def set_aside(path: str) -> None:
     """Keep a block on disk for a small record that must be written even when the disk is full."""
     with open(f"{path}.spare", "wb") as file:
-        file.write(b" " * SPARE_BYTES)
-        file.flush()
-        os.fsync(file.fileno())
+        os.posix_fallocate(file.fileno(), 0, SPARE_BYTES)
 
 
 def _write_spare(path: str, value: object) -> str:
@@ -139,8 +135,9 @@ def _write_temporary(path: str, value: object, mode: int) -> str:
     return temporary
 
 
-def _sync_folder(path: str) -> None:
-    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+def sync_folder(folder: str) -> None:
+    """Make durable what was created, renamed or removed in it."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
     finally:
