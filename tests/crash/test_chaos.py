@@ -129,7 +129,7 @@ def edited() -> list[dict[str, Any]]:
         ),
         (
             replace(evidence(), ledger=[{"id": "led-1", "subject": "job-1", "settled": None}]),
-            "is not settled",
+            "is set aside",
         ),
         (replace(evidence(), database="row 3 missing"), "row 3 missing"),
     ],

@@ -212,11 +212,11 @@ def _integrity(seen: Evidence) -> Iterator[str]:
             yield f"the journal ends {job['id']}, which is {job['state']}, {ends} times"
         if kinds["job.running", job["id"]] != attempts[job["id"]]:
             yield f"the journal and the attempts of {job['id']} differ"
-    ended = {job["id"] for job in seen.jobs if job["state"] in ENDED}
+    live = {job["id"] for job in seen.jobs if job["state"] not in ENDED}
     yield from (
-        f"{entry['id']} of {entry['subject']}, which has ended, is not settled"
+        f"{entry['id']} of {entry['subject']} is set aside, and nothing of it goes on"
         for entry in seen.ledger
-        if entry["settled"] is None and entry["subject"] in ended
+        if entry["settled"] is None and entry["subject"] not in live
     )
 
 
