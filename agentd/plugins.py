@@ -28,6 +28,7 @@ __all__ = ["FOLDERS", "Plugins", "bundled_root"]
 FOLDERS = ("tools", "policies", "adapters", "evals")
 _CONTENT = {
     "evals": "suite",
+    "evals/judges": "judge",
     "evals/scorers": "scorer",
     "policies": "rule set",
     "tools/plans": "plan",

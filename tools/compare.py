@@ -98,7 +98,7 @@ def compared(one: Report, two: Report, margin: float | None = None, alpha: float
         margin=margin,
         alpha=alpha,
         verdict=verdict,
-        why=f"{why} ({result.method}, {1 - alpha:.0%} interval)",
+        why=f"{why} ({result.method}, {1 - alpha:.0%} interval){_differently_scored(one, two)}",
     )
 
 
@@ -116,11 +116,18 @@ def _doubt(report: Report) -> str:
         return f"{report.errors} of {asked} rows of {report.id} got no answer; evaluate it again"
     judge = report.metrics[0].judge if report.metrics else {}
     if judge and not judge.get("calibrated"):
+        why = judge.get("why") or "nobody has measured how far it agrees with people"
         return (
-            f"{report.id} was scored by the judge {judge.get('model', '')!r}, whose agreement with people"
-            " nobody has measured; calibrate it (agentd call calibrate_judge) or let another metric decide"
+            f"{report.id} was scored by the judge {judge.get('model', '')!r}, which decides nothing alone"
+            f" ({why}); calibrate it (agentd call calibrate_judge) or let another metric decide"
         )
     return ""
+
+
+def _differently_scored(one: Report, two: Report) -> str:
+    scorers = {report.digests["scorer"] for report in (one, two) if "scorer" in report.digests}
+    same = len(scorers) < 2
+    return "" if same else "; they were scored by different versions of the scorer: evaluate both again"
 
 
 def _pairs(one: Report, two: Report) -> list[tuple[float, float]]:

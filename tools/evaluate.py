@@ -1,15 +1,16 @@
 """Measure models on suites: the tools evaluate and baseline. Comparing what came out is next door.
 
-A recipe collects answers; scoring happens here, when it has ended, with the suite's scorer, so that
-answers can be scored again without asking a model twice. Nothing here knows how a model is reached.
+Recipes collect answers and score them; here is decided what they are given, and what they found is kept
+as a report. Nothing here knows how a model is reached, and no scorer runs here.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any, Literal
@@ -22,6 +23,7 @@ from agentd.sdk import (
     Finished,
     InputError,
     Launch,
+    Metric,
     Model,
     NotFound,
     Quote,
@@ -30,9 +32,12 @@ from agentd.sdk import (
     tool,
 )
 
-from .datasets import dataset_path, leaked, read_dataset, read_rows
-from .suites import Suite, field_of, find_suite
-from .verdict import MAX_ERROR_SHARE, Interval, interval_of
+from .datasets import dataset_path, leaked, read_dataset
+from .identities import identity_of, models_behind, prices_of
+from .judges import Judge, check_fields, find_judge, standing_of
+from .scorers import Scorer, check_options, find_scorer
+from .suites import MetricFile, Suite, find_suite
+from .verdict import MAX_ERROR_SHARE
 
 SuiteName = Annotated[str, Field(description="name of a suite in evals/, or a path to its .yaml")]
 
@@ -45,6 +50,8 @@ BASELINE_START_S = 25.0
 EMBEDDER = "minilm-l6"
 HEADS = {"linear": "linear-head", "neighbours": "nearest-neighbours"}
 CHARACTERS_PER_TOKEN = 3.5
+VERDICT_TOKENS = 60
+KEPT_ANSWERS_MB = 512
 
 
 # --- evaluate -------------------------------------------------------------------------------
@@ -60,40 +67,61 @@ async def evaluate(
     label: Annotated[str, Field(description="a name for this report, to tell runs of one model apart")] = "",
     limit: Annotated[int, Field(ge=0, description="only the first so many rows; 0 for all")] = 0,
     concurrency: Annotated[int, Field(ge=1, le=256, description="requests under way at a time")] = 16,
+    fresh: Annotated[bool, Field(description="ask again what was answered before")] = False,
+    stream: Annotated[bool, Field(description="also measure the time to the first token")] = False,
+    unsandboxed: Annotated[
+        bool, Field(description="allow a suite to run code that the model wrote without a sandbox")
+    ] = False,
 ) -> Launch:
     """Ask a model every row of a suite and score the answers, with a confidence interval.
 
     Needs a model that answers: a remote one, or a local one started with `serve`. The report it saves
-    is what `compare` takes. Rows that got no answer count as errors, never as zeros.
+    is what `compare` takes. Rows that got no answer count as errors, never as zeros. Answers are kept:
+    the same model is not asked the same again, unless `fresh`.
     For public benchmarks use `evaluate_harness`; for a baseline without a generating model, `baseline`.
     """
     found = find_suite(ctx, suite)
-    ctx.plugins.find("evals/scorers", f"{found.file.scorer}.py")
+    measures = measures_of(ctx, found, unsandboxed=unsandboxed)
     if constrained and found.file.output_schema is None:
         raise InputError(f"The suite {found.name!r} has no output_schema", hint="Call without constrained")
-    models = _models(ctx, model)
-    needs = tuple(dict.fromkeys(service for each in models if (service := _service(ctx, each))))
+    asked = [model, *dict.fromkeys(judge.file.model for judge in measures.judges.values())]
+    models = {name: models_behind(ctx, name) for name in asked}
+    every = [each for several in models.values() for each in several]
+    needs = tuple(dict.fromkeys(service for each in every if (service := service_of(ctx, each))))
     rows = found.rows[:limit] if limit else found.rows
     key = f"{found.name}:{model}:{len(rows)}"
-    spec = _scoring(found, model=model, label=label or ("constrained" if constrained else "")) | {
+    schema = found.file.output_schema if constrained else None
+    prices = prices_of(every)
+    spec = _scoring(found, measures, model=model, label=label or ("constrained" if constrained else "")) | {
+        "identity": identity_of(ctx, model),
         "system": found.file.prompt.system,
         "user": found.file.prompt.user,
-        "schema": found.file.output_schema if constrained else None,
+        "schema": schema,
         "max_tokens": found.file.max_tokens,
-        "temperature": 0,
+        "temperature": found.file.temperature,
+        "samples": found.file.samples,
+        "logprobs": found.file.logprobs,
         "seed": 0,
         "limit": limit,
         "concurrency": concurrency,
         "timeout_s": 120,
         "retries": 4,
+        "stream": stream,
+        "fresh": fresh,
+        "answers": str(ctx.data_dir("answers") / "answers.sqlite"),
+        "answers_mb": KEPT_ANSWERS_MB,
+        "prices": prices,
+        "judges": {name: judge.spec for name, judge in measures.judges.items()},
+        "standings": {name: _told(ctx, judge) for name, judge in measures.judges.items()},
         "timing_key": key,
     }
-    quote = _evaluation_quote(found, rows, models, concurrency, ctx.jobs.seconds_of("evaluate", key))
+    past = ctx.jobs.seconds_of("evaluate", key)
+    quote = _evaluation_quote(found, rows, models, measures, concurrency, past)
     return Launch(
         recipe="evaluate",
         title=f"Evaluate {model} on {found.name} ({len(rows)} rows)",
         spec=spec,
-        inputs={"rows": found.data},
+        inputs=measures.inputs,
         quote=quote,
         timeout_s=max(900.0, 10 * quote.seconds),
         needs=needs,
@@ -101,15 +129,114 @@ async def evaluate(
     )
 
 
-def _models(ctx: Context, name: str) -> list[Model]:
-    """The models that may answer for `name`. Raises `NotFound` with the nearest names."""
-    alias = ctx.catalog.alias(name)
-    if alias is None:
-        return [ctx.catalog.get(name)]
-    return [ctx.catalog.get(each) for each, weight in alias.weights.items() if weight > 0]
+@dataclass(slots=True)
+class Measures:
+    """What a suite's metrics come to for a recipe: its list of them, files it reads, and digests."""
+
+    metrics: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    inputs: dict[str, Path] = field(default_factory=dict[str, Path])
+    judges: dict[str, Judge] = field(default_factory=dict[str, Judge])
+    digests: dict[str, str] = field(default_factory=dict[str, str])
 
 
-def _service(ctx: Context, model: Model) -> str:
+def measures_of(ctx: Context, suite: Suite, *, unsandboxed: bool = False, plain: bool = False) -> Measures:
+    """Read what a suite measures. With `plain`, only metrics that need nothing but the answers.
+
+    Raises the `AgentdError` that says what is wrong with a metric.
+    """
+    found = Measures(inputs={"rows": suite.data} | scoring_inputs(ctx))
+    for number, metric in enumerate(suite.file.metrics):
+        if metric.judge:
+            if not plain:
+                _add_judge(ctx, found, suite, metric)
+            continue
+        scorer = find_scorer(ctx, metric.scorer)
+        if plain and scorer.wants:
+            continue
+        if scorer.better == "lower" and number == 0:
+            raise InputError(
+                f"{metric.name!r} cannot be the first metric of {suite.name!r}: less of it is better",
+                hint="Put one first of which more is better",
+            )
+        _add_scorer(found, suite, metric, scorer, unsandboxed=unsandboxed)
+    if not found.metrics or found.metrics[0]["name"] != suite.file.primary.name:
+        raise InputError(
+            f"The first metric of {suite.name!r}, {suite.file.primary.name!r}, needs a model to be asked",
+            hint="A baseline is measured by metrics that need nothing but its answers",
+        )
+    if suite.file.redteam and not plain:
+        found.inputs["redteam"] = suite.path.parent / suite.file.redteam
+        found.inputs["scorer-refusal"] = find_scorer(ctx, "refusal").path
+    scorers = {name: _digest(path) for name, path in found.inputs.items() if name.startswith("scor")}
+    first = suite.file.primary.scorer
+    found.digests = {
+        **({"scorer": scorers[f"scorer-{first}"]} if first else {}),
+        "scorers": _digest_of(scorers),
+        "prompt": _digest_of([suite.file.prompt.model_dump(), suite.file.max_tokens]),
+        **{f"judge {name}": judge.digest for name, judge in found.judges.items()},
+    }
+    return found
+
+
+def scoring_inputs(ctx: Context) -> dict[str, Path]:
+    """What a recipe that scores is handed beside scorers."""
+    return {
+        "scoring": ctx.plugins.find("evals", "scoring.py"),
+        "statistics": ctx.plugins.find("tools", "verdict.py"),
+    }
+
+
+def _add_judge(ctx: Context, found: Measures, suite: Suite, metric: MetricFile) -> None:
+    judge = find_judge(ctx, metric.judge, suite.path.parent)
+    check_fields(judge, suite.rows[0] | {"output": ""}, f"the suite {suite.name!r}")
+    found.judges[metric.name] = judge
+    found.metrics.append({"name": metric.name, "judge": judge.file.judge})
+
+
+def _add_scorer(
+    found: Measures, suite: Suite, metric: MetricFile, scorer: Scorer, *, unsandboxed: bool
+) -> None:
+    check_options(scorer, metric.name, metric.options | metric.files)
+    if "sandbox" in scorer.wants and metric.options.get("sandbox") is False and not unsandboxed:
+        raise InputError(
+            f"The metric {metric.name!r} would run code that {suite.name!r} collects without a sandbox",
+            hint="Allow it for this call with unsandboxed=true, or let the suite use the sandbox",
+        )
+    files = {option: f"file-{metric.name}-{option}" for option in metric.files}
+    found.inputs |= {files[option]: suite.path.parent / path for option, path in metric.files.items()}
+    found.inputs[f"scorer-{scorer.name}"] = scorer.path
+    found.metrics.append(
+        {
+            "name": metric.name,
+            "scorer": scorer.name,
+            "options": metric.options,
+            "files": files,
+            "wants": list(scorer.wants),
+        }
+    )
+
+
+def _told(ctx: Context, judge: Judge) -> dict[str, Any]:
+    """What a report says of a judge."""
+    standing = standing_of(ctx, judge)
+    return {
+        "judge": judge.file.judge,
+        "model": judge.file.model,
+        "digest": judge.digest,
+        "calibrated": standing.calibrated,
+        "why": standing.why,
+    }
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digest_of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def service_of(ctx: Context, model: Model) -> str:
     """The service that must be up for `model` to answer; "" for one that is reached elsewhere."""
     if model.endpoint:
         return ""
@@ -124,38 +251,54 @@ def _service(ctx: Context, model: Model) -> str:
 def _evaluation_quote(
     suite: Suite,
     rows: Sequence[Mapping[str, Any]],
-    models: Sequence[Model],
+    models: Mapping[str, Sequence[Model]],
+    measures: Measures,
     concurrency: int,
     past: Sequence[float],
 ) -> Quote:
-    """Tokens guessed from characters; of an alias, the dearest model's price.
+    """Tokens guessed from characters; of an alias, the dearest model's price. Kept answers make it cheaper.
 
     Money is that of the tokens: what a local model's service costs is on the service's own quote.
     """
-    prompt = len(suite.file.prompt.system) + len(suite.file.prompt.user)
-    tokens_in = sum(20 + (prompt + len(row["input"])) / CHARACTERS_PER_TOKEN for row in rows)
-    tokens_out = sum(
-        min(suite.file.max_tokens, 8 + 1.5 * len(json.dumps(row["expected"])) / CHARACTERS_PER_TOKEN)
-        for row in rows
+    answering, file = next(iter(models.values())), suite.file
+    prompt = len(file.prompt.system) + len(file.prompt.user)
+    asked = [*rows, *suite.redteam]
+    tokens_in = sum(20 + (prompt + len(row["input"])) / CHARACTERS_PER_TOKEN for row in asked) * file.samples
+    tokens_out = file.samples * sum(
+        min(file.max_tokens, 8 + 1.5 * len(json.dumps(row["expected"])) / CHARACTERS_PER_TOKEN)
+        for row in asked
     )
-    money = max(
-        tokens_in * model.input_micro_usd_per_mtok + tokens_out * model.output_micro_usd_per_mtok
-        for model in models
-    )
+    requests = len(asked) * file.samples
+    money = _money(answering, tokens_in, tokens_out)
+    for judge in measures.judges.values():
+        verdicts = len(rows) * (2 if judge.file.pairwise else 1)
+        told = len(judge.spec["system"]) + sum(len(message["content"]) for message in judge.spec["examples"])
+        shown = verdicts * (60 + told / CHARACTERS_PER_TOKEN) + (tokens_in + tokens_out) * verdicts / requests
+        money += _money(models[judge.file.model], shown, verdicts * VERDICT_TOKENS)
+        tokens_in, tokens_out = tokens_in + shown, tokens_out + verdicts * VERDICT_TOKENS
+        requests += verdicts
     if len(past) >= 3:
         seconds, basis = median(past), f"median of {len(past)} past runs"
-    elif any(model.endpoint for model in models):
-        seconds = START_S + REMOTE_ANSWER_S * math.ceil(len(rows) / concurrency)
+    elif any(model.endpoint for model in answering):
+        seconds = START_S + REMOTE_ANSWER_S * math.ceil(requests / concurrency)
         basis = f"{REMOTE_ANSWER_S:g} s an answer, {concurrency} at a time"
     else:
         seconds = START_S + tokens_out / LOCAL_TOKENS_PER_S
         basis = f"about {LOCAL_TOKENS_PER_S:g} tokens/s"
     return Quote(
         seconds=round(seconds, 1),
-        ram_bytes=120 << 20,
+        ram_bytes=400 << 20,
         disk_bytes=4 << 20,
         micro_usd=math.ceil(money / 1e6),
         basis=f"{len(rows)} rows, about {tokens_in:.0f} tokens in and {tokens_out:.0f} out; {basis}",
+    )
+
+
+def _money(models: Sequence[Model], tokens_in: float, tokens_out: float) -> float:
+    """Millionths of micro-USD, at the dearest of `models`."""
+    return max(
+        tokens_in * model.input_micro_usd_per_mtok + tokens_out * model.output_micro_usd_per_mtok
+        for model in models
     )
 
 
@@ -186,7 +329,7 @@ async def baseline(
     this is as good, use this. Not for free-text answers.
     """
     found = find_suite(ctx, suite)
-    ctx.plugins.find("evals/scorers", f"{found.file.scorer}.py")
+    measures = measures_of(ctx, found, plain=True)
     path, artifact = dataset_path(ctx, dataset)
     read = read_dataset(path)
     if read.format == "text":
@@ -199,7 +342,7 @@ async def baseline(
             line=example.line,
             hint="Take them out of the training set",
         )
-    inputs = {"train": path, "rows": found.data} | _embedder(ctx, embedder)
+    inputs = {"train": path} | measures.inputs | _embedder(ctx, embedder)
     count = len(read) + len(found.rows)
     key = f"{found.name}:{count}:{embedder}:{head}"
     past = ctx.jobs.seconds_of("baseline", key)
@@ -212,7 +355,7 @@ async def baseline(
     return Launch(
         recipe="fit_baseline",
         title=f"Baseline for {found.name} from {path.name}",
-        spec=_scoring(found, model=HEADS[head], label="patterns" if patterns else "lexicon")
+        spec=_scoring(found, measures, model=HEADS[head], label="patterns" if patterns else "lexicon")
         | {
             "limit": limit,
             "seed": 0,
@@ -247,36 +390,33 @@ def _embedder(ctx: Context, name: str) -> dict[str, Path]:
     return {"embedder": model.path}
 
 
-# --- scoring --------------------------------------------------------------------------------
+# --- what came out --------------------------------------------------------------------------
 
 
-def _scoring(suite: Suite, *, model: str, label: str) -> dict[str, Any]:
-    """What is needed to score the answers when they are there, whatever becomes of the suite's file."""
+def _scoring(suite: Suite, measures: Measures, *, model: str, label: str) -> dict[str, Any]:
+    """What makes a report of the answers when they are there, whatever becomes of the suite's file."""
     return {
         "model": model,
         "label": label,
         "suite": suite.name,
         "suite_digest": suite.digest,
-        "scorer": suite.file.scorer,
-        "metric": suite.file.metric,
+        "metrics": measures.metrics,
         "slices": list(suite.file.slices),
+        "gate": suite.file.gate.model_dump(),
+        "digests": measures.digests,
     }
 
 
 @evaluate.done
 @baseline.done
 def report_of(ctx: Context, finished: Finished) -> dict[str, Any]:
-    """Score the answers, save the report. The report's id comes from the job's: twice gives the same one."""
+    """Keep what was measured as a report. Its id comes from the job's: twice gives the same one."""
     spec, result = finished.spec, finished.result
-    rows = scored(ctx, spec["scorer"], finished.out / "rows.jsonl")
-    answered = [row for row in rows if "score" in row]
-    errors = len(rows) - len(answered)
-    interval = _interval(answered)
-    kept = finished.out / "scored.jsonl"
-    kept.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    artifact = ctx.artifacts.add(
-        "report-rows", kept, name=f"{spec['suite']}-{spec['model']}-rows", meta={"job": finished.job_id}
-    )
+    metrics = tuple(_metric(each, spec) for each in result["metrics"])
+    first = metrics[0]
+    assert first.score is not None, "a recipe ends with an error when no row has a score"
+    assert first.low is not None
+    assert first.high is not None
     report = ctx.reports.save(
         Report(
             id=f"report-{finished.job_id}",
@@ -284,14 +424,17 @@ def report_of(ctx: Context, finished: Finished) -> dict[str, Any]:
             suite_digest=spec["suite_digest"],
             model=spec["model"],
             label=spec["label"],
-            metric=spec["metric"],
-            score=interval.value,
-            low=interval.low,
-            high=interval.high,
-            n=len(answered),
-            errors=errors,
-            rows=artifact.path,
-            meta=_meta(spec, result, answered, errors),
+            metric=first.name,
+            score=first.score,
+            low=first.low,
+            high=first.high,
+            n=first.n,
+            errors=first.errors,
+            rows=_kept_rows(ctx, finished, "rows"),
+            metrics=metrics,
+            redteam=_redteam(result),
+            digests=spec["digests"],
+            meta=_meta(ctx, finished, first),
         )
     )
     return {
@@ -305,56 +448,68 @@ def report_of(ctx: Context, finished: Finished) -> dict[str, Any]:
         "high": report.high,
         "n": report.n,
         "errors": report.errors,
+        "metrics": {metric.name: metric.score for metric in metrics},
+        "redteam": {rate.name: rate.score for rate in report.redteam},
         "tokens_per_s": result.get("tokens_per_s", 0.0),
         "seconds": result.get("seconds", finished.seconds),
         "rows": str(report.rows),
     } | ({"warning": warning} if (warning := report.meta.get("warning")) else {})
 
 
-def scored(ctx: Context, scorer: str, path: Path) -> list[dict[str, Any]]:
-    """The rows at `path` with a score in 0…1 each, but for those that have an error."""
-    score = ctx.plugins.module("evals/scorers", scorer).score
-    rows: list[dict[str, Any]] = []
-    for line, row in read_rows(path):
-        if "error" not in row:
-            value = float(score(row["expected"], row["output"], row))
-            if not 0 <= value <= 1:
-                raise DataError(
-                    path, f"the scorer {scorer!r} gave {value}", line=line, hint="Scores lie in 0…1"
-                )
-            row = {**row, "score": value}
-        rows.append(row)
-    return rows
+def _kept_rows(ctx: Context, finished: Finished, name: str) -> Path:
+    """The artifact's file; found again, if it was taken in before."""
+    kept = f"{finished.spec['suite']}-{finished.spec['model']}-{name}"
+    path = finished.out / f"{name}.jsonl"
+    if not path.exists():
+        taken = (each for each in ctx.artifacts.list("report-rows") if each.name == kept)
+        return next(each.path for each in taken if each.meta.get("job") == finished.job_id)
+    return ctx.artifacts.add("report-rows", path, name=kept, meta={"job": finished.job_id}).path
 
 
-def _interval(rows: Iterable[Mapping[str, Any]]) -> Interval:
-    return interval_of([row["score"] for row in rows])
+def _metric(told: Mapping[str, Any], spec: Mapping[str, Any]) -> Metric:
+    measure = next(each for each in spec["metrics"] if each["name"] == told["name"])
+    judge = spec.get("standings", {}).get(told["name"], {})
+    return Metric(**told, scorer=measure.get("scorer", ""), judge=judge)
 
 
-def _meta(
-    spec: Mapping[str, Any], result: Mapping[str, Any], answered: Sequence[Mapping[str, Any]], errors: int
-) -> dict[str, Any]:
-    taken = ("tokens_per_s", "p50_s", "p95_s", "seconds", "input_tokens", "output_tokens", "models", "fields")
-    meta: dict[str, Any] = {name: result[name] for name in taken if name in result}
-    meta |= {
-        name: spec[name] for name in ("scorer", "temperature", "seed", "limit", "max_tokens") if name in spec
-    }
+def _redteam(result: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """Rates over the red-team part. A row without an answer is in none of them, and counted in each."""
+    told = result.get("redteam") or {}
+    return tuple(
+        Metric(
+            name=name,
+            scorer="refusal",
+            score=figure["value"],
+            low=figure.get("low"),
+            high=figure.get("high"),
+            n=told["n"],
+            errors=told["errors"],
+            better="lower" if name == "over_refusal" else "higher",
+        )
+        for name, figure in told.get("figures", {}).items()
+    )
+
+
+def _meta(ctx: Context, finished: Finished, first: Metric) -> dict[str, Any]:
+    spec, result = finished.spec, finished.result
+    taken = (
+        "tokens_per_s p50_s p95_s first_p50_s first_p95_s seconds input_tokens output_tokens micro_usd "
+        "spent_micro_usd asked cached cut_short models fields slices versions"
+    )
+    given = "temperature samples seed limit max_tokens gate"
+    meta: dict[str, Any] = {name: result[name] for name in taken.split() if name in result}
+    meta |= {name: spec[name] for name in given.split() if name in spec}
     meta["constrained"] = bool(spec.get("schema"))
-    meta["cut_short"] = sum(row.get("finish_reason") == "length" for row in answered)
-    meta["slices"] = {field: _by_slice(answered, field) for field in spec["slices"]}
-    if errors > MAX_ERROR_SHARE * (errors + len(answered)):
-        asked = errors + len(answered)
-        meta["warning"] = f"{errors} of {asked} rows got no answer: comparisons will be inconclusive"
+    if (finished.out / "redteam.jsonl").exists():
+        meta["redteam_rows"] = str(_kept_rows(ctx, finished, "redteam"))
+    warnings: list[str] = []
+    if first.errors > MAX_ERROR_SHARE * (first.errors + first.n):
+        of = first.errors + first.n
+        warnings.append(f"{first.errors} of {of} rows have no score: comparisons will be inconclusive")
+    if first.judge:
+        meta["judge"] = first.judge
+        if not first.judge["calibrated"]:
+            warnings.append(f"the judge {first.judge['judge']!r} decides nothing alone: {first.judge['why']}")
+    if warnings:
+        meta["warning"] = "; ".join(warnings)
     return meta
-
-
-def _by_slice(rows: Iterable[Mapping[str, Any]], field: str) -> dict[str, dict[str, float]]:
-    groups: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in rows:
-        value = field_of(row, field)
-        groups[value if isinstance(value, str) else json.dumps(value)].append(row)
-    made: dict[str, dict[str, float]] = {}
-    for value, members in sorted(groups.items()):
-        interval = _interval(members)
-        made[value] = {"n": len(members), "score": interval.value, "low": interval.low, "high": interval.high}
-    return made

@@ -1,5 +1,7 @@
 """The statistics of comparing models: intervals, paired differences, verdicts. Pure, and stdlib only.
 
+Recipes are handed this file as an input and load it by path, so it imports nothing beside it.
+
 Scores lie in 0…1. Where all are 0 or 1 the intervals are Wilson's and Newcombe's, which hold their
 coverage for the hundred or two rows that suites have, also near 0 and 1; otherwise they come from a
 seeded bootstrap (BCa). A difference of such graded scores takes the wider of that and Student's t on

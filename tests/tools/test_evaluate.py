@@ -95,12 +95,21 @@ def evaluated(
 ) -> dict[str, Any]:
     """The report of a model that gave `outputs`; None stands for a row without an answer."""
     launch = call(ctx, "evaluate", suite="capitals", model=model)
-    rows = [
+    rows: list[Any] = [
         row | ({"error": "500"} if output is None else {"output": output, "finish_reason": "stop"})
         for row, output in zip(ROWS, outputs, strict=True)
     ]
+    told = scored(ctx, launch, rows)
     write_lines(folder / "rows.jsonl", rows)
-    return finish(ctx, "evaluate", launch, folder, {"tokens_per_s": 5.0, "seconds": 2.0}, job)
+    return finish(ctx, "evaluate", launch, folder, {"tokens_per_s": 5.0, "seconds": 2.0} | told, job)
+
+
+def scored(ctx: Context, launch: Launch, rows: list[Any]) -> dict[str, Any]:
+    """What the recipe makes of answered rows, by the files that it is handed."""
+    scoring, statistics = ctx.plugins.module("evals", "scoring"), ctx.plugins.module("tools", "verdict")
+    scorers = scoring.load_scorers(launch.spec["metrics"], {k: str(v) for k, v in launch.inputs.items()})
+    scoring.score_rows(rows, scorers)
+    return scoring.summary(rows, scorers, launch.spec["slices"], statistics)
 
 
 # --- evaluate -------------------------------------------------------------------------------
@@ -112,7 +121,7 @@ def test_an_evaluation_is_launched_through_the_gateway_and_quoted_by_the_models_
     assert launch.inputs["rows"].name == "capitals.jsonl"
     spec = {
         name: launch.spec[name]
-        for name in ("model", "system", "user", "schema", "max_tokens", "limit", "scorer")
+        for name in ("model", "system", "user", "schema", "max_tokens", "limit", "identity")
     }
     assert spec == {
         "model": "far",
@@ -121,8 +130,10 @@ def test_an_evaluation_is_launched_through_the_gateway_and_quoted_by_the_models_
         "schema": None,
         "max_tokens": 20,
         "limit": 2,
-        "scorer": "exact_text",
+        "identity": [[{"endpoint": "http://127.0.0.1:9/v1", "upstream": "far"}]],
     }
+    assert [metric["name"] for metric in launch.spec["metrics"]] == ["exact_match"]
+    assert {"rows", "scoring", "statistics", "scorer-exact_text"} == set(launch.inputs)
     assert 50 < launch.quote.micro_usd < 500
     assert "2 rows" in launch.quote.basis
 
@@ -163,7 +174,7 @@ def test_a_report_holds_score_interval_and_slices_and_scoring_again_gives_the_sa
 def test_a_row_without_an_answer_is_no_zero_and_is_warned_about(ctx: Context, tmp_path: Path) -> None:
     result = evaluated(ctx, "far", ["Paris", None, "Madrid"], tmp_path / "out", "job-1")
     assert (result["score"], result["n"], result["errors"]) == (1.0, 2, 1)
-    assert "1 of 3 rows got no answer" in result["warning"]
+    assert "1 of 3 rows have no score" in result["warning"]
 
 
 # --- baseline and check_dataset -------------------------------------------------------------
@@ -176,11 +187,8 @@ def training(folder: Path, *prompts: str) -> Path:
 def test_a_baseline_is_fitted_on_rows_that_do_not_stand_in_the_suite(ctx: Context, tmp_path: Path) -> None:
     path = training(tmp_path, "Italy", "Chile")
     launch = call(ctx, "baseline", suite="capitals", dataset=str(path), embedder="")
-    assert (launch.recipe, launch.spec["model"], set(launch.inputs)) == (
-        "fit_baseline",
-        "linear-head",
-        {"train", "rows"},
-    )
+    assert (launch.recipe, launch.spec["model"]) == ("fit_baseline", "linear-head")
+    assert set(launch.inputs) == {"train", "rows", "scoring", "statistics", "scorer-exact_text"}
     assert launch.quote.seconds > 0
     with pytest.raises(InputError, match=r"minilm-l6.*get_model"):
         call(ctx, "baseline", suite="capitals", dataset=str(path))

@@ -29,13 +29,16 @@ SPEC
     inputs.rows       the suite's JSONL of {"id", "input", "expected"}; "expected" is only passed on
     inputs.embedder   folder of a sentence-transformers model; without it, TF-IDF alone
     head ("linear" or "neighbours"), patterns (false), seed (0), limit (0: all rows)
+    metrics, slices, inputs.scoring, inputs.statistics, inputs.scorer-NAME   as in evaluate.py; or none
 OUT
-    rows.jsonl        the rows with "output"
-    result.json       n, answered, errors, seconds, fields: how each is answered, with its training estimate
+    rows.jsonl        the rows with "output", and "scores" and "score" if there are metrics
+    result.json       n, answered, errors, seconds, fields: how each is answered, with its training estimate;
+                      metrics and slices
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -480,11 +483,12 @@ def run(spec: dict[str, Any], out: Path) -> dict[str, Any]:
         {**row, "output": output, "seconds": each, "input_tokens": 0, "output_tokens": 0}
         for row, output in zip(rows, outputs, strict=True)
     ]
+    figures = scored(spec, lines) if spec.get("metrics") else {}
     replace(out / "rows.jsonl", "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return {
         "n": len(rows),
         "answered": len(rows),
-        "errors": 0,
+        "errors": sum("error" in line for line in lines),
         "seconds": round(time.monotonic() - started, 3),
         "input_tokens": 0,
         "output_tokens": 0,
@@ -493,7 +497,31 @@ def run(spec: dict[str, Any], out: Path) -> dict[str, Any]:
         "p95_s": each,
         "models": [],
         "fields": baseline.notes,
+        **figures,
     }
+
+
+def scored(spec: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Score the rows by evals/scoring.py, which comes with the scorers as an input."""
+    scoring, statistics = (load(Path(spec["inputs"][name])) for name in ("scoring", "statistics"))
+    try:
+        scorers = scoring.load_scorers(spec["metrics"], spec["inputs"])
+        scoring.score_rows(rows, scorers)
+        if not any("score" in row for row in rows):
+            raise BadInput(f"None of {len(rows)} rows has a score: {rows[0]['error']}", "Mend the scorer")
+        return scoring.summary(rows, scorers, spec.get("slices", ()), statistics)
+    except scoring.BadScorer as error:
+        raise BadInput(str(error), error.hint) from error
+
+
+def load(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 def main(spec_path: Path, out: Path) -> int:
