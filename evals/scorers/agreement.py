@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
@@ -72,8 +72,15 @@ class Rated:
     author: str = ""
 
 
+Measure = Callable[[Sequence[Rated], tuple[int, int], Sequence[str]], dict[str, float]]
+
+
 def agreement(
-    rated: Sequence[Rated], scale: tuple[int, int], own: Sequence[str] = (), resamples: int = RESAMPLES
+    rated: Sequence[Rated],
+    scale: tuple[int, int],
+    own: Sequence[str] = (),
+    resamples: int = RESAMPLES,
+    measure: Measure | None = None,
 ) -> dict[str, tuple[float, float, float]]:
     """{figure: (value, low, high)}, the interval by drawing groups; figures without a value are left out."""
     import numpy as np
@@ -82,8 +89,9 @@ def agreement(
     for number, each in enumerate(rated):
         groups[each.group or str(number)].append(each)
     clusters, rng = list(groups.values()), np.random.default_rng(0)
+    measure = measure or figures_of
     drawn = [
-        _figures(
+        measure(
             [each for at in rng.integers(0, len(clusters), len(clusters)) for each in clusters[at]],
             scale,
             own,
@@ -91,7 +99,7 @@ def agreement(
         for _ in range(resamples)
     ]
     made: dict[str, tuple[float, float, float]] = {}
-    for name, value in _figures(rated, scale, own).items():
+    for name, value in measure(rated, scale, own).items():
         found = [sample[name] for sample in drawn if math.isfinite(sample.get(name, math.nan))]
         if math.isfinite(value) and found:
             low, high = np.quantile(found, (0.025, 0.975))
@@ -99,7 +107,7 @@ def agreement(
     return made
 
 
-def _figures(rated: Sequence[Rated], scale: tuple[int, int], own: Sequence[str]) -> dict[str, float]:
+def figures_of(rated: Sequence[Rated], scale: tuple[int, int], own: Sequence[str]) -> dict[str, float]:
     people = [fmean(each.people) for each in rated]
     beyond = [each.judge - mean for each, mean in zip(rated, people, strict=True)]
     middle = [(each.judge, math.floor(median(each.people) + 0.5)) for each in rated]
@@ -115,8 +123,8 @@ def _figures(rated: Sequence[Rated], scale: tuple[int, int], own: Sequence[str])
         "kappa": weighted_kappa(middle, scale),
         "kappa_person": weighted_kappa(persons, scale),
         "people_kappa": weighted_kappa(pairs, scale),
-        "alpha": _alpha([(each.judge, *each.people) for each in rated], scale),
-        "people_alpha": _alpha([each.people for each in rated], scale),
+        "alpha": ordinal_alpha([(each.judge, *each.people) for each in rated], scale),
+        "people_alpha": ordinal_alpha([each.people for each in rated], scale),
         "spearman": _spearman([each.judge for each in rated], people),
         "exact": fmean(one == two for one, two in middle),
         "length_bias": _spearman(beyond, [each.length for each in rated]),
@@ -141,7 +149,7 @@ def weighted_kappa(pairs: Sequence[tuple[int, int]], scale: tuple[int, int]) -> 
     return float(1 - (weights * counts).sum() / by_chance) if by_chance else math.nan
 
 
-def _alpha(ratings: Sequence[Sequence[int]], scale: tuple[int, int]) -> float:
+def ordinal_alpha(ratings: Sequence[Sequence[int]], scale: tuple[int, int]) -> float:
     """Krippendorff's alpha for ordinal ratings, rows of any length; NaN where it is not defined."""
     import krippendorff
     import numpy as np

@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 CITATION = re.compile(r"\[([^\[\]\n]{1,200})\]")
-SENTENCE_END = re.compile(r"(?<=[.!?])((?:\s*\[[^\[\]\n]{1,200}\])*)\s+(?=[\"'(\[]?[A-Z0-9])|\n+")
+SENTENCE_END = re.compile(r"(?<=[.!?])((?:\s*\[[^\[\]\n]{1,200}\])*)\s+(?=[\"'(]?[A-Z0-9])|\n+")
 WORD = re.compile(r"\d+(?:[.,:]\d+)*%?|[^\W\d_]+", re.UNICODE)
 STOP = frozenset(
     re.findall(

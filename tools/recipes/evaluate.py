@@ -456,8 +456,8 @@ class Meter:
             unit=self.unit,
             seconds_left=round((self.total - done) / rate, 1),
             rows_per_s=round(rate, 2),
-            tokens_per_s=round(self.tokens / seconds, 1),
             errors=self.errors,
+            **({"tokens_per_s": round(self.tokens / seconds, 1)} if self.tokens else {}),
         )
 
 
