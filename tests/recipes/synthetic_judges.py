@@ -69,7 +69,7 @@ def kappa(some: Any, scale: Any, own: Any = ()) -> dict[str, float]:
 
 
 figures = {
-    name: agreement.agreement(rated(judge, 240, 7), SCALE, ("me",), 300) for name, judge in JUDGES.items()
+    name: agreement.agreement(rated(judge, 240, 7), SCALE, ("me",), 200) for name, judge in JUDGES.items()
 }
 # Krippendorff, "Computing Krippendorff's Alpha-Reliability" (2011), section D: four observers, twelve units.
 columns = zip("123321412...", "1233224125.3", ".3332342251.", "12332441251.", strict=True)
@@ -87,7 +87,7 @@ print(
     json.dumps(
         {
             "figures": figures,
-            "coverage": {name: coverage(JUDGES[name], 60) for name in ("random", "like_a_person")},
+            "coverage": {name: coverage(JUDGES[name], 40) for name in ("random", "like_a_person")},
             "alpha": agreement.ordinal_alpha(published, (1, 5)),
             "kappa": [agreement.weighted_kappa(pairs, SCALE), sklearns()],
         }

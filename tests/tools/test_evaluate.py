@@ -1,9 +1,10 @@
-"""tools/evaluate.py and tools/data.py on a real daemon's state: what they launch, score and keep."""
+"""The tools that measure, and check_dataset, on a real daemon's state: what they launch, score and keep."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from agentd.config import Config
 from agentd.context import Context
 from agentd.daemon import Daemon
 from agentd.errors import DataError, InputError, NotFound, Unavailable
+from agentd.plugins import bundled_root
 from agentd.policy.callers import Caller
+from agentd.policy.rules import Call, decide, load_rules
 from agentd.sdk import Finished, Launch, Model
 
 YAML = """\
@@ -177,6 +180,65 @@ def test_a_row_without_an_answer_is_no_zero_and_is_warned_about(ctx: Context, tm
     assert "1 of 3 rows have no score" in result["warning"]
 
 
+# --- what a suite may measure ---------------------------------------------------------------
+
+
+def with_metrics(tmp_path: Path, metrics: str) -> None:
+    suite = YAML.replace("metric: exact_match\nscorer: exact_text\n", f"metrics: {metrics}\n")
+    (tmp_path / "mine/evals/capitals.yaml").write_text(suite)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "says"),
+    [
+        ("[{scorer: rouge, options: {varient: rouge1}}]", "option 'varient'.*Did you mean 'variant'"),
+        (
+            "[{scorer: calibration}]",
+            "must give its scorer 'calibration' the option 'of'|less of it is better",
+        ),
+        ("[exact_text, calibration]", "must give its scorer 'calibration' the option 'of'"),
+        ("[{scorer: calibration, options: {of: x}}]", "less of it is better"),
+        ("[{scorer: pass_at_k, options: {sandbox: false}}]", "without a sandbox.*unsandboxed=true"),
+    ],
+)
+def test_a_metric_that_cannot_be_measured_so_is_refused_before_anything_is_asked(
+    ctx: Context, tmp_path: Path, metrics: str, says: str
+) -> None:
+    with_metrics(tmp_path, metrics)
+    with pytest.raises(InputError) as caught:
+        call(ctx, "evaluate", suite="capitals", model="far")
+    assert re.search(says, f"{caught.value} {caught.value.hint}", re.DOTALL)
+
+
+def test_a_call_may_allow_code_without_a_sandbox_and_the_shipped_rules_ask_a_person(
+    ctx: Context, tmp_path: Path
+) -> None:
+    with_metrics(tmp_path, "[{scorer: pass_at_k, options: {sandbox: false}}]")
+    assert call(ctx, "evaluate", suite="capitals", model="far", unsandboxed=True).recipe == "evaluate"
+    for name in ("default", "unattended"):
+        rules = load_rules(bundled_root() / f"policies/{name}.yaml")
+        asked = Call(
+            tool="evaluate",
+            arguments={"unsandboxed": True},
+            principal="agent:x",
+            surface="mcp",
+            launches=True,
+        )
+        assert decide(rules, asked).rule == "code-without-a-sandbox"
+        assert decide(rules, asked.model_copy(update={"arguments": {}})).effect == "allow"
+
+
+def test_what_a_scorer_wants_and_the_red_team_part_reach_the_recipe(ctx: Context, tmp_path: Path) -> None:
+    with_metrics(tmp_path, "[exact_text, perplexity]\nredteam: data/capitals.jsonl")
+    launch = call(ctx, "evaluate", suite="capitals", model="far")
+    assert [metric["wants"] for metric in launch.spec["metrics"]] == [[], ["likelihood"]]
+    assert {"redteam", "scorer-refusal", "scorer-perplexity"} <= set(launch.inputs)
+    path = training(tmp_path, "Italy", "Chile")
+    plain = call(ctx, "baseline", suite="capitals", dataset=str(path), embedder="")
+    assert [metric["name"] for metric in plain.spec["metrics"]] == ["exact_text"]
+    assert "redteam" not in plain.inputs
+
+
 # --- baseline and check_dataset -------------------------------------------------------------
 
 
@@ -224,3 +286,212 @@ def test_a_set_that_cannot_be_trained_on_is_refused_at_once(ctx: Context, tmp_pa
         call(ctx, "check_dataset", path=str(tmp_path / "none.jsonl"))
     with pytest.raises(InputError, match=r"no tokenizer\.json"):
         call(ctx, "check_dataset", path=str(training(tmp_path, *"abcdefghi")), tokenizer_model="near")
+
+
+# --- judges ---------------------------------------------------------------------------------
+
+JUDGE = """\
+judge: kindness
+model: far
+rubric: Is the answer kind?
+scale: [1, 4]
+levels: {1: rude, 4: warm}
+show: {Question: input}
+examples:
+  - {input: "Where?", output: "No idea.", score: 1, reason: It helps nobody.}
+"""
+SUITE = YAML.replace(
+    "metric: exact_match\nscorer: exact_text\n", "metrics:\n  - {name: kind, judge: kindness}\n"
+)
+
+
+@pytest.fixture
+def evals(tmp_path: Path) -> Path:
+    folder = tmp_path / "mine/evals"
+    (folder / "judges").mkdir(parents=True)
+    (folder / "judges/kindness.yaml").write_text(JUDGE)
+    return folder
+
+
+def rated(folder: Path, *changes: dict[str, Any]) -> str:
+    """Three answers, rated by two people each."""
+    rows = [
+        {
+            "input": f"q{n}",
+            "answer": f"a{n}",
+            "ratings": [1 + n, 2 + n],
+            "task": "t",
+            "by": "far" if n else "me",
+        }
+        for n in range(3)
+    ]
+    for row, change in zip(rows, changes, strict=False):
+        row |= change
+    return str(write_lines(folder / "rated.jsonl", rows))
+
+
+def calibrate(ctx: Context, folder: Path, **arguments: Any) -> Any:
+    given = {"judge": "kindness", "output": "answer", "group": "task", "author": "by"} | arguments
+    return call(ctx, "calibrate_judge", ratings=given.pop("ratings", None) or rated(folder), **given)
+
+
+def measured(kappa: float, low: float, errors: int = 0) -> dict[str, Any]:
+    figures = {"kappa": {"value": kappa, "low": low, "high": min(1.0, kappa + 0.1)}}
+    metric = {"score": 0.5, "low": 0.4, "high": 0.6, "n": 3, "errors": errors, "better": "higher"}
+    metrics = [
+        {"name": "kindness", "figures": {}} | metric,
+        {"name": "agreement", "figures": figures} | metric,
+    ]
+    return {"n": 100, "errors": errors, "seconds": 1.0, "metrics": metrics}
+
+
+def kept(ctx: Context, folder: Path, launch: Any, result: dict[str, Any]) -> dict[str, Any]:
+    write_lines(folder / "rows.jsonl", [{"id": "1", "score": 1.0}])
+    return finish(ctx, "calibrate_judge", launch, folder, result)
+
+
+def test_a_calibration_asks_about_answers_that_are_there_and_shows_none_of_the_ratings(
+    ctx: Context, evals: Path, tmp_path: Path
+) -> None:
+    launch = calibrate(ctx, tmp_path)
+    assert (launch.recipe, launch.spec["model"], launch.gateway) == ("evaluate", None, True)
+    rows = [json.loads(line) for line in launch.inputs["rows"].read_text().splitlines()]
+    assert [(row["output"], row["ratings"], row["_group"]) for row in rows] == [
+        ("a0", [1, 2], "t"),
+        ("a1", [2, 3], "t"),
+        ("a2", [3, 4], "t"),
+    ]
+    told = launch.spec["judges"]["kindness"]
+    assert list(told["show"].values()) == ["input"]
+    assert "1: rude\n4: warm" in told["system"]
+    assert json.loads(told["examples"][1]["content"]) == {"reason": "It helps nobody.", "score": 1}
+    assert told["schema"]["properties"]["score"] == {"enum": [1, 2, 3, 4]}
+    assert launch.spec["metrics"][1]["options"]["own"] == ["far"]
+    assert launch.quote.micro_usd > 0
+
+
+def test_a_pairwise_judge_is_given_every_pair_of_a_group_and_whom_people_preferred(
+    ctx: Context, evals: Path, tmp_path: Path
+) -> None:
+    pairwise = JUDGE.split("examples:")[0] + "pairwise: true\nagainst: other\n"
+    (evals / "judges/better.yaml").write_text(pairwise.replace("kindness", "better"))
+    rows = [{"ratings": [4, 2]}, {"ratings": [1, 2]}]
+    launch = calibrate(ctx, tmp_path, judge="better", ratings=rated(tmp_path, *rows))
+    pairs = [json.loads(line) for line in launch.inputs["rows"].read_text().splitlines()]
+    assert [(row["output"], row["other"], row["ratings"]) for row in pairs] == [
+        ("a0", "a1", [2, 1]),
+        ("a0", "a2", [2, 0]),
+        ("a1", "a2", [0, 0]),
+    ]
+    with pytest.raises(InputError, match="answers to one question"):
+        calibrate(ctx, tmp_path, judge="better", group="")
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "says"),
+    [
+        ({"ratings": [5]}, "ratings", "1 to 4"),
+        ({"ratings": []}, "ratings", "1 to 4"),
+        ({"ratings": [2.5]}, "ratings", "whole numbers"),
+        ({"answer": ""}, "answer", "filled string"),
+    ],
+)
+def test_ratings_that_cannot_be_compared_are_named_by_line_and_field(
+    ctx: Context, evals: Path, tmp_path: Path, change: dict[str, Any], field: str, says: str
+) -> None:
+    with pytest.raises(DataError, match=says) as caught:
+        calibrate(ctx, tmp_path, ratings=rated(tmp_path, {}, change))
+    assert (caught.value.line, caught.value.field) == (2, field)
+    with pytest.raises(DataError, match="is missing"):
+        calibrate(ctx, tmp_path, rating="stars")
+
+
+@pytest.mark.parametrize(
+    ("result", "calibrated", "says"),
+    [
+        (measured(0.6, 0.45), True, "0.60 (0.45 to 0.70, 100 rows)"),
+        (measured(0.3, 0.1), False, "not surely above 0.2"),
+        (measured(0.6, 0.45, errors=3), False, "3 of 100 verdicts"),
+        (measured(0.6, 0.45) | {"metrics": measured(0, 0)["metrics"][:1] * 2}, False, "not defined"),
+    ],
+)
+def test_a_judge_may_decide_once_people_surely_agree_with_it(
+    ctx: Context, evals: Path, tmp_path: Path, result: dict[str, Any], calibrated: bool, says: str
+) -> None:
+    (evals / "capitals.yaml").write_text(SUITE)
+    launch = calibrate(ctx, tmp_path)
+    told = kept(ctx, tmp_path, launch, result)
+    assert told == kept(ctx, tmp_path, launch, result)
+    assert told["calibrated"] is calibrated
+    assert says in told["why"]
+    assert ctx.reports.get(told["report"]).meta["judge"]["calibrated"] is calibrated
+    standing = call(ctx, "evaluate", suite="capitals", model="far").spec["standings"]["kind"]
+    assert (standing["calibrated"], standing["why"]) == (calibrated, told["why"])
+
+
+def test_a_calibration_holds_for_exactly_the_judge_that_was_measured(
+    ctx: Context, evals: Path, tmp_path: Path
+) -> None:
+    (evals / "capitals.yaml").write_text(SUITE)
+    kept(ctx, tmp_path, calibrate(ctx, tmp_path), measured(0.6, 0.45))
+    for changed in (
+        JUDGE.replace("kind?", "very kind?"),
+        JUDGE + "max_tokens: 99\n",
+        JUDGE.replace("[1, 4]", "[1, 5]"),
+    ):
+        (evals / "judges/kindness.yaml").write_text(changed)
+        standing = call(ctx, "evaluate", suite="capitals", model="far").spec["standings"]["kind"]
+        assert not standing["calibrated"]
+        assert "calibrate_judge judge=kindness" in standing["why"]
+
+
+def test_a_report_by_an_uncalibrated_judge_says_so_and_decides_nothing(
+    ctx: Context, evals: Path, tmp_path: Path
+) -> None:
+    (evals / "capitals.yaml").write_text(SUITE)
+    reports: list[str] = []
+    for job, score in (("job-1", 1.0), ("job-2", 0.0)):
+        launch = call(ctx, "evaluate", suite="capitals", model="far")
+        rows: list[Any] = [row | {"output": "x", "verdicts": {"kind": {"score": score}}} for row in ROWS]
+        told = scored(ctx, launch, rows)
+        write_lines(tmp_path / job / "rows.jsonl", rows)
+        made = finish(ctx, "evaluate", launch, tmp_path / job, {"seconds": 1.0} | told, job)
+        assert "decides nothing alone" in made["warning"]
+        reports.append(made["report"])
+    report = ctx.reports.get(reports[0])
+    assert report.meta["judge"]["calibrated"] is False
+    assert report.metrics[0].judge["digest"] == report.digests["judge kind"]
+    said = call(ctx, "compare", candidate=reports[0], baseline=reports[1])
+    assert said.verdict == "inconclusive"
+    assert "decides nothing alone" in said.why
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field"),
+    [
+        ("scale: [1, 4]", "scale: [4, 1]", ""),
+        ("score: 1,", "score: 7,", ""),
+        ("levels: {1: rude", "levels: {9: rude", ""),
+        ("rubric:", "rubrik:", "rubric"),
+        ("model: far", "model: fat", "model"),
+    ],
+)
+def test_a_mistake_in_a_judges_file_is_named(
+    ctx: Context, evals: Path, tmp_path: Path, old: str, new: str, field: str
+) -> None:
+    (evals / "judges/kindness.yaml").write_text(JUDGE.replace(old, new))
+    with pytest.raises(DataError) as caught:
+        calibrate(ctx, tmp_path)
+    assert field in (caught.value.field or "")
+
+
+def test_a_suite_whose_rows_lack_what_its_judge_is_shown_is_refused(
+    ctx: Context, evals: Path, tmp_path: Path
+) -> None:
+    (evals / "capitals.yaml").write_text(SUITE)
+    (evals / "judges/kindness.yaml").write_text(JUDGE.replace("{Question: input}", "{Passages: passages}"))
+    with pytest.raises(InputError, match="is shown the field 'passages'"):
+        call(ctx, "evaluate", suite="capitals", model="far")
+    (evals / "capitals.yaml").write_text(SUITE.replace("judge: kindness", "judge: kindnes"))
+    with pytest.raises(NotFound, match="kindness"):
+        call(ctx, "evaluate", suite="capitals", model="far")

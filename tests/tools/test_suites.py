@@ -94,6 +94,53 @@ def test_a_mistake_in_the_rows_is_named_with_line_and_field(
     assert (caught.value.line, caught.value.field) == (line, field)
 
 
+@pytest.mark.parametrize(
+    ("yaml", "says"),
+    [
+        (
+            "metrics: [exact_text, {name: exact_text, scorer: contains}]",
+            "two metrics are called 'exact_text'",
+        ),
+        ("metrics: [{name: x}]", "either a scorer or a judge"),
+        ("metrics: [{judge: kind, options: {a: 1}}]", "in its own file"),
+        ("metrics: []", "at least 1"),
+        ("metrics: [exact_text]\nsamples: 3", "give a temperature"),
+        ("metrics: [exact_text]\ntarget: {field: x, shares: {a: 0.5, b: 0.2}}", "sum to 0.7"),
+        ("metrics: [exact_text]\ngate: {margin: 2}", "less than 1"),
+        ("metrics: [exact_text]\nredteam: none.jsonl", "there is no file"),
+        ("metrics: [{scorer: people, files: {ratings: none.jsonl}}]", "there is no file"),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused(tmp_path: Path, yaml: str, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        suites.load_suite(
+            written(tmp_path, YAML.replace("metric: exact_match\nscorer: exact_text\n", yaml + "\n"))
+        )
+
+
+def test_one_metric_in_short_is_the_same_as_in_full(tmp_path: Path) -> None:
+    full = YAML.replace(
+        "metric: exact_match\nscorer: exact_text", "metrics: [{name: exact_match, scorer: exact_text}]"
+    )
+    short, long = (suites.load_suite(written(tmp_path, yaml)).file for yaml in (YAML, full))
+    assert short == long
+    assert short.primary.name == "exact_match"
+    assert short.gate.margin == 0.05
+
+
+def test_the_digest_covers_every_file_that_a_suite_names(tmp_path: Path) -> None:
+    yaml = YAML.replace(
+        "metric: exact_match\nscorer: exact_text", "metrics: [{scorer: people, files: {ratings: r.jsonl}}]"
+    )
+    (tmp_path / "red.jsonl").write_text(json.dumps(ROW))
+    (tmp_path / "r.jsonl").write_text("{}")
+    digests = {suites.load_suite(written(tmp_path, yaml + "redteam: red.jsonl\n")).digest}
+    for name in ("red.jsonl", "r.jsonl"):
+        (tmp_path / name).write_text(json.dumps(ROW | {"id": name}))
+        digests.add(suites.load_suite(written(tmp_path, yaml + "redteam: red.jsonl\n")).digest)
+    assert len(digests) == 3
+
+
 def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere"):
         suites.load_suite(written(tmp_path, YAML.replace("rows.jsonl", "nowhere.jsonl")))
