@@ -1,9 +1,11 @@
 """Figures, each beside a named baseline measured in the same run, or beside what is stated.
 
+eval.py      rows per second of an evaluation, beside a bare asynchronous client
 startup.py   time to the first MCP answer, and memory, beside a bare SDK server
 finetune.py  a fine-tune as a job, beside the same recipe run bare
 verdicts.py  how often verdicts err, and whether planned rows are enough, by simulation
 jobs.py      claiming, launching and starting a job, beside bare SQLite and a bare subprocess
 bare_mcp.py  the bare SDK server
+slow_endpoint.py  what eval.py asks
 root/        the tool and the recipe that jobs.py launches
 """
