@@ -30,7 +30,7 @@ async def serve(seconds: float) -> None:
                 )
                 await reader.readexactly(int(length.partition(b":")[2]))
                 await asyncio.sleep(seconds)
-                writer.write(HEAD + BODY)
+                writer.write(ANSWER)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
 
