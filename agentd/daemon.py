@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import json
+import logging
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -15,9 +15,10 @@ from agentd import __version__
 from agentd.agent.runs import Runs
 from agentd.artifacts import Artifacts
 from agentd.calls import Calls
+from agentd.caretaker import Caretaker
 from agentd.config import Config
 from agentd.context import Offer
-from agentd.errors import Conflict
+from agentd.errors import AgentdError, Conflict, DataError
 from agentd.jobs.environments import Environments
 from agentd.jobs.launching import Places
 from agentd.jobs.runner import Jobs
@@ -48,7 +49,10 @@ from agentd.store.tokens import TokenTable
 
 __all__ = ["Daemon", "accelerator", "named_document"]
 
-CARETAKER_EVERY_S = 30.0
+log = logging.getLogger(__name__)
+
+EXPIRE_EVERY_S = 30.0
+NOTE_HEAD_EVERY_S = 300.0
 
 
 class Daemon:
@@ -141,12 +145,15 @@ class Daemon:
         )
         self.runs = Runs(RunTable(self.store), self.calls, self.jobs, self.journal, self.changes)
         offer.runs = self.runs
-        self._caretaker: asyncio.Task[None] | None = None
+        self._caretaker = Caretaker()
+        self._caretaker.every(EXPIRE_EVERY_S, self.approvals.expire)
+        self._caretaker.every(NOTE_HEAD_EVERY_S, self.journal.note)
 
     # --- life -------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Take up what was alive, tell others where we are, and look after what expires."""
+        self._tell_of_what_is_missing()
         self.journal.append(
             "daemon.started", str(os.getpid()), "daemon", version=__version__, policy=self.rules.name
         )
@@ -155,7 +162,7 @@ class Daemon:
         await self.jobs.recover()
         self.calls.recover()
         self.runs.recover()
-        self._caretaker = asyncio.create_task(self._take_care(), name="caretaker")
+        self._caretaker.start()
         _write_whole(
             self.state_dir / ADDRESS,
             json.dumps({"url": self.url, "pid": os.getpid(), "version": __version__}),
@@ -163,22 +170,31 @@ class Daemon:
 
     async def aclose(self) -> None:
         """Stop looking after things. Jobs and services go on and are adopted at the next start."""
-        if self._caretaker is not None:
-            self._caretaker.cancel()
-            await asyncio.gather(self._caretaker, return_exceptions=True)
+        await self._caretaker.aclose()
         await self.runs.aclose()
         await self.calls.aclose()
         await self.jobs.aclose()
         await self._dispatch.aclose()
-        self.journal.append("daemon.stopped", str(os.getpid()), "daemon")
+        try:
+            self.journal.append("daemon.stopped", str(os.getpid()), "daemon")
+            self.journal.note()
+        except (AgentdError, OSError) as error:
+            log.warning("the end of this daemon could not be written down: %s", error)
         (self.state_dir / ADDRESS).unlink(missing_ok=True)
         self.store.close()
         os.close(self._lock)
 
-    async def _take_care(self) -> None:
-        while True:
-            self.approvals.expire()
-            await asyncio.sleep(CARETAKER_EVERY_S)
+    def _tell_of_what_is_missing(self) -> None:
+        """An entry that was noted last time and is gone: say so, where it cannot be taken back."""
+        try:
+            head = self.journal.missing()
+        except DataError as error:
+            log.error("%s", error)
+            return
+        if head is not None:
+            log.error("the journal lacks entry %d, which was there before: agentd journal verify", head.seq)
+            self.journal.keep_aside(head)
+            self.journal.append("journal.broken", str(head), "daemon", noted_at=head.at, host=head.host)
 
     # --- what the server calls --------------------------------------------------------------
 

@@ -36,7 +36,7 @@ COMMANDS = {
     "reports": "agentd.cli.look:reports",
     "why": "agentd.cli.look:why",
     "ledger": "agentd.cli.look:ledger",
-    "journal": "agentd.cli.look:journal",
+    "journal": "agentd.cli.journal:journal",
     "env": "agentd.cli.envs:env",
     "doctor": "agentd.cli.doctor:doctor",
     "demo": "agentd.cli.demo:demo",

@@ -43,7 +43,7 @@ def doctor(json_: bool) -> None:
     """
     config, findings = _config()
     if config is not None:
-        for look in (_python, _platform, _machine, _uv, _disk, _plugins, _policy, _models, _daemon):
+        for look in (_python, _platform, _machine, _uv, _disk, _plugins, _policy, _models, _journal, _daemon):
             findings.append(look(config))
     if json_:
         show.as_json([finding._asdict() for finding in findings])
@@ -159,6 +159,25 @@ def _models(config: Config) -> Finding:
         not missing,
         found + (f"; not set: {', '.join(missing)}" if missing else ""),
         "Set the variable where the daemon is started",
+    )
+
+
+def _journal(config: Config) -> Finding:
+    from agentd.store.journal import missing_head, noted_head
+
+    database = config.state_dir / "agentd.db"
+    if not database.is_file():
+        return Finding("journal", True, "none yet")
+    try:
+        head, missing = noted_head(database), missing_head(database)
+    except AgentdError as error:
+        return Finding("journal", False, str(error), "Run 'agentd journal verify'")
+    said = f"entry {head.seq}, noted {show.ago(head.at)}" if head else "no head was noted yet"
+    return Finding(
+        "journal",
+        missing is None,
+        f"{said}, is there" if missing is None and head else f"{said}, is GONE" if head else said,
+        "Somebody removed or rewrote entries: agentd journal verify",
     )
 
 

@@ -1,16 +1,13 @@
-"""Reading what there is: ``models``, ``reports``, ``why``, ``ledger``, ``journal``."""
+"""Reading what there is: ``models``, ``reports``, ``why``, ``ledger``."""
 
 from __future__ import annotations
-
-import sys
-import time
 
 import click
 
 from agentd.cli import show
 from agentd.cli.client import connect
 
-__all__ = ["journal", "ledger", "models", "reports", "why"]
+__all__ = ["ledger", "models", "reports", "why"]
 
 
 @click.command()
@@ -158,56 +155,3 @@ def ledger(json_: bool) -> None:
         for e in summary["entries"]
     ]
     show.table(["for", "by", ">set aside", ">spent", "when"], rows, empty="Nothing was spent yet.")
-
-
-@click.group(invoke_without_command=True)
-@click.option("-n", "count", default=30, show_default=True, help="How many entries.")
-@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
-@click.pass_context
-def journal(ctx: click.Context, count: int, json_: bool) -> None:
-    """Show what happened and who decided it, newest last.
-
-    \b
-    Examples: agentd journal -n 100
-              agentd journal verify
-    """
-    if ctx.invoked_subcommand:
-        return
-    entries = connect().get("/api/journal", tail=count)
-    if json_:
-        show.as_json(entries)
-        return
-    rows = [
-        (
-            e["seq"],
-            time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(e["at"])),
-            e["kind"],
-            e["subject"],
-            e["principal"],
-            ", ".join(f"{k}={v}" for k, v in e["data"].items() if v)[:120],
-        )
-        for e in entries
-    ]
-    show.table([">#", "at", "what", "subject", "who", ""], rows, empty="The journal is empty.")
-
-
-@journal.command()
-@click.option("--head", metavar="SEQ:HASH", help="Also check that this exported entry is still there.")
-@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
-def verify(head: str | None, json_: bool) -> None:
-    """Check the journal's chain. Exit code 1 when an entry was changed, removed or reordered.
-
-    The printed head, kept elsewhere, later finds entries that were cut off the end.
-
-    \b
-    Example: agentd journal verify --head 120:9f3c…
-    """
-    verdict = connect().get("/api/journal/verify", head=head)
-    if json_:
-        show.as_json(verdict)
-    else:
-        said = "intact" if verdict["ok"] else f"BROKEN: {verdict['problem']}"
-        show.console.print(
-            f"{verdict['entries']} entries, {said}\nhead {verdict['entries']}:{verdict['head']}"
-        )
-    sys.exit(0 if verdict["ok"] else 1)

@@ -7,6 +7,7 @@ Each route's least role stands in the table, `api_routes`.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -225,12 +226,20 @@ class _Api:
         return _json(self._kernel.ledger.summary())
 
     async def journal(self, request: Request, caller: Caller) -> Response:
-        return _json(self._kernel.journal.tail(_number(request, "tail", 50)))
+        query = request.query_params
+        return _json(
+            self._kernel.journal.tail(
+                _number(request, "tail", 50),
+                subject=query.get("subject"),
+                kind=query.get("kind"),
+                since=_seconds(request, "since"),
+            )
+        )
 
     async def journal_verify(self, request: Request, caller: Caller) -> Response:
         seq, _, digest = request.query_params.get("head", "").partition(":")
         head = (int(seq), digest) if seq.isascii() and seq.isdecimal() and digest else None
-        return _json(self._kernel.journal.verify(head))
+        return _json(await asyncio.to_thread(self._kernel.journal.verify, head))
 
 
 # --- errors ----------------------------------------------------------------------------------
@@ -304,6 +313,14 @@ def _number(request: Request, name: str, default: int) -> int:
     if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MAX_LINES):
         raise InputError(f"{name!r} must be a whole number from 1 to {MAX_LINES}, not {text!r}")
     return int(text)
+
+
+def _seconds(request: Request, name: str) -> float | None:
+    text = request.query_params.get(name)
+    try:
+        return None if text is None else float(text)
+    except ValueError as error:
+        raise InputError(f"{name!r} must be seconds since the epoch, not {text!r}") from error
 
 
 def _json(value: Any) -> Response:

@@ -76,7 +76,9 @@ class Ledger(Protocol):
 
 
 class Journal(Protocol):
-    def tail(self, n: int) -> Sequence[BaseModel]: ...
+    def tail(
+        self, n: int, *, subject: str | None = None, kind: str | None = None, since: float | None = None
+    ) -> Sequence[BaseModel]: ...
     def verify(self, head: tuple[int, str] | None = None) -> BaseModel: ...
 
 

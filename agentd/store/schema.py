@@ -233,3 +233,19 @@ def causes_and_attempts(db: Database) -> None:
         "UPDATE jobs SET seconds = ended_at - started_at"
         " WHERE started_at IS NOT NULL AND ended_at > started_at"
     )
+
+
+@migrations()
+def journal_is_append_only(db: Database) -> None:
+    """What is in the journal stays as it is, and what comes in follows what is there."""
+    for statement in (
+        "CREATE TRIGGER journal_keeps BEFORE UPDATE ON journal"
+        " BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END",
+        "CREATE TRIGGER journal_keeps_all BEFORE DELETE ON journal"
+        " BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END",
+        "CREATE TRIGGER journal_goes_on BEFORE INSERT ON journal"
+        " WHEN NEW.seq IS NOT (SELECT coalesce(max(seq), 0) + 1 FROM journal)"
+        " OR NEW.previous IS NOT coalesce((SELECT hash FROM journal ORDER BY seq DESC LIMIT 1), NEW.previous)"
+        " BEGIN SELECT RAISE(ABORT, 'an entry of the journal follows the last one'); END",
+    ):
+        db.conn.execute(statement)

@@ -248,3 +248,25 @@ def test_doctor_names_what_must_be_mended(agentd: Shell, tmp_path: Path) -> None
 def test_a_second_daemon_exits_with_75_and_names_the_first(agentd: Shell) -> None:
     pid = json.loads((agentd.folder / "state/daemon.json").read_text(encoding="utf-8"))["pid"]
     assert f"Another daemon (pid {pid}, " in agentd.spawn("serve", code=75).stderr
+
+
+def test_the_journal_is_shown_by_kind_subject_and_time(agentd: Shell) -> None:
+    started = agentd.json("journal", "--kind", "daemon.*", "--since", "1h")
+    assert [entry["kind"] for entry in started][:1] == ["daemon.started"]
+    assert agentd.json("journal", "--subject", started[0]["subject"])[0]["seq"] == started[0]["seq"]
+    assert agentd.json("journal", "--since", "2999-01-01 12:00") == []
+    assert "'soon' is no time" in agentd("journal", "--since", "soon", code=2).output
+
+
+def test_a_head_is_exported_and_looked_for_with_or_without_a_daemon(agentd: Shell, tmp_path: Path) -> None:
+    file, state = tmp_path / "head.json", agentd.folder / "state"
+    agentd("journal", "head", "--output", str(file))
+    head = json.loads(file.read_text("utf-8"))
+    assert agentd.json("journal", "head")["seq"] >= head["seq"] > 0
+    checked = agentd.json("journal", "verify", "--head", str(file))
+    assert (checked["ok"], checked["against"]) == (True, ["exported", "noted in journal.head"])
+    for where in (state, state / "agentd.db"):
+        done = agentd("journal", "verify", str(where), "--head", f"{head['seq']}:{'0' * 64}", code=1)
+        assert f"entry {head['seq']} is not the one that was exported" in done.output
+    assert "neither a file" in agentd("journal", "verify", "--head", "nothing", code=2).output
+    assert "There is no journal" in agentd("journal", "verify", str(tmp_path / "no"), code=4).output

@@ -308,8 +308,10 @@ class Check(BaseModel):
 
 
 class FakeJournal:
-    def tail(self, n: int) -> Sequence[Entry]:
-        return [Entry(seq=seq) for seq in range(5)][-n:]
+    def tail(
+        self, n: int, *, subject: str | None = None, kind: str | None = None, since: float | None = None
+    ) -> Sequence[Entry]:
+        return [Entry(seq=seq) for seq in range(5) if seq >= (since or 0)][-n:]
 
     def verify(self, head: tuple[int, str] | None = None) -> Check:
         return Check(head=head)
