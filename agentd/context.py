@@ -47,6 +47,7 @@ class Offer:
     catalog_for: Callable[[Caller], sdk.Catalog]
     price: Callable[[float], int]
     reports: sdk.Reports
+    judgements: sdk.Judgements
     plugins: Plugins
     accelerator: str
     artifact_dir: Path
@@ -61,6 +62,7 @@ class Context:
     def __init__(self, calls: Calling, offer: Offer, jobs: Jobs, caller: Caller) -> None:
         self.principal, self.surface, self.cwd = caller.principal, caller.surface, caller.cwd
         self.artifacts, self.reports, self.accelerator = offer.artifacts, offer.reports, offer.accelerator
+        self.judgements = offer.judgements
         self.plugins: sdk.Plugins = offer.plugins
         self.jobs: sdk.Jobs = jobs
         self.catalog: sdk.Catalog = offer.catalog_for(caller)

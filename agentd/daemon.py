@@ -40,6 +40,7 @@ from agentd.store.artifacts import ArtifactTable
 from agentd.store.catalog import CatalogTable
 from agentd.store.jobs import JobTable
 from agentd.store.journal import Journal
+from agentd.store.judgements import JudgementTable
 from agentd.store.leases import Leases
 from agentd.store.ledger import DEFAULT_PROJECT, Ledger
 from agentd.store.reports import ReportTable
@@ -89,6 +90,7 @@ class Daemon:
         self.ledger = Ledger(self.store, config.budget, self.journal)
         self.leases = Leases(self.store, self.ledger)
         self.reports, self.requests = ReportTable(self.store), RequestTable(self.store)
+        self.judgements = JudgementTable(self.store)
         self._token_table = TokenTable(self.store)
         self.tokens = Tokens(self._token_table, self.state_dir)
         attempts, artifacts = self.state_dir / "attempts", self.state_dir / "artifacts"
@@ -124,6 +126,7 @@ class Daemon:
             self._catalog_for,
             self._price,
             self.reports,
+            self.judgements,
             self.plugins,
             self.accelerator,
             artifacts,

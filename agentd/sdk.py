@@ -45,6 +45,7 @@ __all__ = [
     "Finished",
     "InputError",
     "JobView",
+    "Judgement",
     "Launch",
     "Metric",
     "Model",
@@ -216,6 +217,19 @@ class Alias(Record):
     reason: str = ""
 
 
+class Judgement(Record):
+    """What `author` says about an item of a subject; `value` is what they would put in its place."""
+
+    subject: str = Field(description="what the item is part of: dataset:support, request")
+    item: str
+    author: str = Field(description="who says so, in their own words")
+    principal: str = Field(description="who was let in")
+    verdict: str
+    value: dict[str, Any] | None = None
+    note: str = ""
+    at: float = 0.0
+
+
 class Figure(Record):
     """A number over all rows at once, such as corpus BLEU, with its 95 % interval where one is known."""
 
@@ -362,6 +376,17 @@ class Reports(Protocol):
     def list(self) -> list[Report]: ...
 
 
+class Judgements(Protocol):
+    def put(self, judgements: Sequence[Judgement]) -> None:
+        """Store them, all or none. Of one author about one item the last counts."""
+        ...
+
+    def remove(self, subject: str, item: str, author: str) -> bool: ...
+    def list(self, subject: str) -> list[Judgement]:
+        """Oldest first."""
+        ...
+
+
 class Jobs(Protocol):
     def get(self, job_id: str) -> JobView: ...
     def list(self, *, state: str | None = None, limit: int = 50) -> list[JobView]: ...
@@ -424,6 +449,7 @@ class Context(Protocol):
     artifacts: Artifacts
     catalog: Catalog
     reports: Reports
+    judgements: Judgements
     jobs: Jobs
     services: Services
     plugins: Plugins

@@ -12,6 +12,7 @@ A training set holds one kind of row throughout:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import unicodedata
@@ -30,8 +31,11 @@ __all__ = [
     "leaked",
     "normalise",
     "read_dataset",
+    "read_row",
     "read_rows",
+    "row_id",
     "rows_file",
+    "words_of",
 ]
 
 Format = Literal["prompt_completion", "messages", "text"]
@@ -136,6 +140,22 @@ def read_dataset(path: Path) -> Dataset:
     if shape is None:
         raise DataError(path, "is empty", hint=SHAPES)
     return Dataset(path, shape, tuple(examples))
+
+
+def read_row(path: Path, line: int, row: dict[str, Any]) -> Example:
+    """One row, of any kind. Raises `DataError`."""
+    return _example(path, line, row, _format(path, line, row))
+
+
+def words_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says, without what is known about it."""
+    return {k: row[k] for k in ("prompt", "completion", "messages", "text") if k in row}
+
+
+def row_id(row: Mapping[str, Any]) -> str:
+    """The same words are the same row, in every version of a data set: what `prepare_data` writes as id."""
+    words = json.dumps(words_of(row), ensure_ascii=False, sort_keys=True)
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
 def _format(path: Path, line: int, row: Mapping[str, Any]) -> Format:

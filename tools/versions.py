@@ -15,7 +15,9 @@ from pydantic import BaseModel, Field
 
 from agentd.sdk import Artifact, Context, tool
 
-from .datasets import read_rows, rows_file
+from .datasets import read_rows, rows_file, words_of
+from .decisions import Review
+from .review import review_now
 
 __all__ = ["Version", "diff_datasets", "list_datasets", "show_dataset", "version_of"]
 
@@ -44,6 +46,7 @@ class Shown(Version):
     card: str = Field(default="", description="Markdown: sources, steps, personal data, split")
     first: list[dict[str, Any]] = Field(default=[], description="the first rows")
     steps: list[dict[str, Any]] = []
+    review: Review = Field(description="of all splits together")
     template: dict[str, Any] = Field(default={}, description="how a model's chat template renders it")
 
 
@@ -77,7 +80,7 @@ async def show_dataset(
     dataset: Annotated[str, Field(description="name (its newest version) or id")],
     rows: Annotated[int, Field(ge=0, le=100, description="how many rows to show")] = 3,
 ) -> Shown:
-    """Show a data set: its card, what each step did, where it comes from, and its first rows."""
+    """Show a data set: its card, what each step did, where it comes from, its review, and its first rows."""
     artifact = ctx.artifacts.get(dataset, "dataset")
     card = artifact.path / "README.md"
     first = [
@@ -89,6 +92,7 @@ async def show_dataset(
         path=str(artifact.path),
         card=card.read_text(encoding="utf-8") if card.is_file() else "",
         first=first,
+        review=(await review_now(ctx, dataset))[0],
         steps=artifact.meta.get("steps", []),
         template=artifact.meta.get("template", {}),
     )
@@ -142,10 +146,6 @@ def version_of(artifact: Artifact) -> Version:
         size_bytes=artifact.size_bytes,
         parents=list(artifact.parents),
     )
-
-
-def words_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: row[k] for k in ("prompt", "completion", "messages", "text", "rejected") if k in row}
 
 
 def rows_by_words(artifact: Artifact) -> dict[str, dict[str, Any]]:

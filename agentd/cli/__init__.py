@@ -9,7 +9,7 @@ jobs.py       jobs                    approvals.py  approvals, approve, deny
 look.py       models, ledger, why, reports
 journal.py    journal: what happened, its head, and whether nobody edited it
 evals.py      eval run, gate, report, export
-data.py       data prepare, list, show, diff
+data.py       data prepare, check …   review.py     data review, publish
 envs.py       env list, build, prune  doctor.py     doctor
 demo.py       demo                    bench.py      bench
 """

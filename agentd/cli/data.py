@@ -10,6 +10,7 @@ import click
 from agentd.cli import show
 from agentd.cli.client import Client, connect
 from agentd.cli.follow import fail_unless_done, follow_job
+from agentd.cli.review import publish, review, told_review, told_row
 from agentd.errors import InputError
 
 __all__ = ["data"]
@@ -19,11 +20,12 @@ Choice = click.Choice
 
 @click.group()
 def data() -> None:
-    """Make, look at and compare data sets.
+    """Make, review, look at and compare data sets.
 
     \b
     Examples: agentd data prepare chats.csv tickets.parquet --name support
-              agentd data show support
+              agentd data review support
+              agentd data publish support
     """
 
 
@@ -115,7 +117,7 @@ def show_(dataset: str, rows: int, json_: bool) -> None:
         show.as_json(answer)
         return
     show.facts({k: answer[k] for k in ("dataset", "split", "rows", "made", "path")})
-    show.facts({"from": ", ".join(answer["parents"])})
+    show.facts({"from": ", ".join(answer["parents"]), "review": told_review(answer["review"])})
     if answer["card"]:
         show.console.print(show.escape(answer["card"].partition("\n---\n")[2].strip()), soft_wrap=True)
     for row in answer["first"]:
@@ -184,6 +186,10 @@ def check(dataset: str, model: str, suite: str, max_length: int, json_: bool) ->
         show.console.print(f"[yellow]! {show.escape(problem)}[/]", soft_wrap=True)
 
 
+data.add_command(review)
+data.add_command(publish)
+
+
 # --- parts ----------------------------------------------------------------------------------
 
 
@@ -236,16 +242,3 @@ def tell_prepared(result: Mapping[str, Any]) -> None:
     )
     for problem in result["problems"]:
         show.console.print(f"[yellow]! {show.escape(problem)}[/]", soft_wrap=True)
-
-
-def told_row(row: Mapping[str, Any]) -> str:
-    """A row as a person reads it: who says what."""
-    said: list[str] = []
-    for field in ("prompt", "messages", "completion"):
-        value = row.get(field)
-        if isinstance(value, str):
-            said.append(f"{field}: {value}")
-        elif value:
-            said += [f"{message['role']}: {message['content']}" for message in value]
-    said += [f"{field}: {row[field]}" for field in ("text", "rejected", "label") if row.get(field)]
-    return "\n".join(said)

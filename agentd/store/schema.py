@@ -249,3 +249,13 @@ def journal_is_append_only(db: Database) -> None:
         " BEGIN SELECT RAISE(ABORT, 'an entry of the journal follows the last one'); END",
     ):
         db.conn.execute(statement)
+
+
+@migrations()
+def judgements(db: Database) -> None:
+    """What somebody said about something: a reviewer about a row, a client about an answer."""
+    db.conn.execute(
+        "CREATE TABLE judgements (subject TEXT NOT NULL, item TEXT NOT NULL, author TEXT NOT NULL,"
+        " principal TEXT NOT NULL, verdict TEXT NOT NULL, value TEXT, note TEXT NOT NULL, at REAL NOT NULL,"
+        " PRIMARY KEY (subject, item, author)) STRICT"
+    )
