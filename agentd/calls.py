@@ -2,7 +2,8 @@
 
 validate → preflight and quote (the tool itself) → policy → approval → job. A tool that answers at
 once is decided about before it runs; one that launches is decided about with its quote in hand,
-after its own checks, so that nobody is asked to approve what could not work.
+after its own checks, so that nobody is asked to approve what could not work. What a job would
+be is bound once when it is decided about, and looked at again when it is about to start.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 
+from agentd.binder import Binder
 from agentd.context import Context, Offer
 from agentd.errors import (
     AgentdError,
@@ -30,14 +32,17 @@ from agentd.errors import (
 )
 from agentd.jobs import snapshot
 from agentd.jobs.runner import Jobs
+from agentd.policy import bindings
 from agentd.policy.approvals import Approvals
+from agentd.policy.bindings import COST, DIGEST, RULES, Binding
 from agentd.policy.callers import Caller
 from agentd.policy.digests import digest_file, digest_value
 from agentd.policy.prices import Prices
-from agentd.policy.rules import Call, Decision, RuleSet, decide
+from agentd.policy.rules import DAYS, Call, Decision, RuleSet, decide
 from agentd.redaction import refuse_secrets
 from agentd.sdk import Finished, JobView, Launch, Quote, ServiceView, Tool
 from agentd.store import Store
+from agentd.store.approvals import Approval
 from agentd.store.jobs import JobRow, JobTable
 from agentd.store.journal import Journal
 from agentd.store.ledger import Ledger
@@ -46,23 +51,6 @@ __all__ = ["Calls"]
 
 ANSWER_WITHIN_S = 1.5
 RESTART_PAUSE_S = 20.0
-APPROVED = (
-    "recipe",
-    "recipe_digest",
-    "environment",
-    "input_digests",
-    "spec",
-    "env",
-    "needs",
-    "gateway",
-    "timeout_s",
-    "max_micro_usd",
-    "service",
-    "attempts",
-    "repeatable",
-    "accelerator",
-)
-"""What of a launch an approval is bound to."""
 GPUS = {("gpu", "cuda"), ("gpu", "rocm")}
 """What counts as what was asked for."""
 
@@ -96,9 +84,9 @@ class Calls:
         self._offer, self._store, self._table, self._jobs = offer, store, table, jobs
         self._approvals, self._ledger, self._journal = approvals, ledger, journal
         self._rules, self._prices, self._locking = rules, prices, locking
-        self._rules_digest = digest_value(rules.model_dump(mode="json"))
+        self._binder = Binder(tools, offer, rules, prices)
         self._admissions: set[asyncio.Task[None]] = set()
-        jobs.finish = self._finish
+        jobs.finish, jobs.bind, jobs.ask_again = self._finish, self._binder.bind, self._ask_again
 
     # --- calling ----------------------------------------------------------------------------
 
@@ -151,7 +139,7 @@ class Calls:
         """Go on with the calls that were accepted or answered just before the last daemon ended."""
         for row in reversed(self._table.list(state="queued", limit=10_000)):  # in the order they came in
             approval = self._approvals.of_job(row.id)
-            if approval is None:
+            if approval is None or approval.state == "expired":  # or it was being asked about again
                 self._admit_later(row.id)
             else:
                 self._jobs.start(row.id)
@@ -159,6 +147,8 @@ class Calls:
             approval = self._approvals.of_job(row.id)
             if approval is not None and approval.state != "pending":
                 self._approvals.on_decided(approval)
+            elif approval and (why := self._approvals.outdated(approval, self._binder.around(row.launch))):
+                self._ask_again(row.id, why)
 
     # --- before -----------------------------------------------------------------------------
 
@@ -193,36 +183,36 @@ class Calls:
         self, tool: Tool, checked: Mapping[str, Any], arguments: dict[str, Any], caller: Caller, key: str
     ) -> BaseModel:
         """A tool that answers at once: decided about first, then run."""
-        decision = self._decide(tool, arguments, caller, None)
+        decision = self._decide(tool.name, arguments, caller, None)
         if decision.effect == "ask":
             if tool.on_check is not None:
                 await tool.on_check(self.context(caller), **checked)
-            raise self._ask_first(tool, arguments, caller, decision, key)
+            raise await self._ask_first(tool, arguments, caller, decision, key)
+        if not tool.read_only and self._approvals.any_denied:
+            files = await self._binder.files_named(arguments, caller.cwd)
+            action = self._binder.action(tool.name, arguments, caller.cwd, None, files)
+            self._approvals.refuse_if_denied(action.digest)
         return tool.result.model_validate(_plain(await self._handle(tool, checked, caller)))
 
-    def _ask_first(
+    async def _ask_first(
         self, tool: Tool, arguments: dict[str, Any], caller: Caller, decision: Decision, key: str
     ) -> NeedsApproval:
-        digest = digest_value({"tool": tool.name, "arguments": arguments, "rules": self._rules_digest})
-        self._approvals.refuse_if_denied(digest)
+        files = await self._binder.files_named(arguments, caller.cwd)
         with self._store.transaction():
             row = self._table.add(
                 tool=tool.name,
                 title=tool.title,
                 state="waiting_approval",
                 principal=caller.principal,
+                role=caller.role,
                 surface=caller.surface,
                 cwd=str(caller.cwd),
                 project=caller.project,
                 arguments=arguments,
                 quote=Quote().model_dump(),
-                digest=digest,
             )
             self._remember(key, tool.name, arguments, row)
-            facts = {"tool": tool.name, "arguments": arguments, "why": decision.why}
-            approval = self._approvals.record(
-                decision, job=row.id, action=tool.title, digest=digest, facts=facts, by=caller.principal
-            )
+            approval = self._record(row, decision, self._binder.bound(row, files))
         return NeedsApproval(
             f"{tool.title}: a person has to approve this ({decision.why})",
             job_id=row.id,
@@ -231,28 +221,26 @@ class Calls:
         )
 
     def _decide(
-        self,
-        tool: Tool | None,
-        arguments: Mapping[str, Any],
-        caller: Caller,
-        launch: Launch | None,
-        name: str = "",
-    ) -> Decision:
-        """What the rules say. Raises `Denied`, and journals it."""
-        most = self._prices.of(self._offer.accelerator, launch.timeout_s) * launch.attempts if launch else 0
+        self, name: str, arguments: Mapping[str, Any], caller: Caller, launch: Mapping[str, Any] | None,
+        quote: Quote = Quote(),  # noqa: B008 - it is frozen
+    ) -> Decision:  # fmt: skip
+        """What the rules say; `launch` is one as stored. Raises `Denied`, and journals it."""
+        tool, now = self.tools.get(name), datetime.datetime.now().astimezone()
         call = Call(
-            tool=tool.name if tool else name,
-            arguments=dict(arguments),
+            tool=name,
+            arguments=self._binder.with_defaults(name, arguments),
             principal=caller.principal,
+            role=caller.role,
             surface=caller.surface,
             read_only=bool(tool and tool.read_only),
             open_world=bool(tool and tool.open_world),
             launches=launch is not None,
-            quote=launch.quote if launch else Quote(),
-            max_micro_usd=most,
-            hours=launch.timeout_s * launch.attempts / 3600 if launch else 0.0,
+            quote=quote,
+            max_micro_usd=self._binder.most(launch),
+            hours=launch["timeout_s"] * launch.get("attempts", 1) / 3600 if launch else 0.0,
             remaining_micro_usd=self._ledger.remaining(caller.payer),
-            time=datetime.datetime.now().astimezone().time(),
+            time=now.time(),
+            day=DAYS[now.weekday()],
             price_known=self._prices.known(self._offer.accelerator),
         )
         decision = decide(self._rules, call)
@@ -273,9 +261,6 @@ class Calls:
     ) -> JobRow:
         """Make the call durable as a queued job; what it needs decided is decided in the background."""
         self._check_launch(name, launch)
-        self._decide(self.tools.get(name), arguments, caller, launch, name)
-        most = self._prices.of(self._offer.accelerator, launch.timeout_s)
-        self._ledger.check(name, caller.payer, most * launch.attempts)
         recipe = self._offer.plugins.find("tools", f"recipes/{launch.recipe}.py")
         stored = {
             **asdict(launch),
@@ -287,14 +272,17 @@ class Calls:
             "env": dict(launch.env),
             "recipe_path": str(recipe),
             "recipe_digest": digest_file(recipe),
-            "max_micro_usd": most,
         }
+        stored["max_micro_usd"] = self._binder.each(stored)
+        self._decide(name, arguments, caller, stored, launch.quote)
+        self._ledger.check(name, caller.payer, self._binder.most(stored))
         with self._store.transaction():
             row = self._table.add(
                 tool=name,
                 title=launch.title,
                 state="queued",
                 principal=caller.principal,
+                role=caller.role,
                 surface=caller.surface,
                 cwd=str(caller.cwd),
                 project=caller.project,
@@ -340,51 +328,94 @@ class Calls:
         self._admissions.add(task)
         task.add_done_callback(self._admissions.discard)
 
-    async def _admit(self, job_id: str) -> None:
-        """Fix the digest of what would run, and put it to policy."""
+    def _ask_again(self, job_id: str, why: str) -> None:
+        """Put a job to the rules once more: what had been decided does not stand any more."""
         row = self._jobs.row(job_id)
-        assert row.launch is not None
+        if row.ended:
+            return
+        with self._store.transaction():
+            if (approval := self._approvals.of_job(job_id)) is not None:
+                self._approvals.void(approval, why)
+            if row.launch is not None:
+                each = self._binder.each(row.launch)
+                self._table.update(job_id, launch={**row.launch, "max_micro_usd": each})
+            self._jobs.requeue(job_id)
+        self._admit_later(job_id)
+
+    async def _admit(self, job_id: str) -> None:
+        """Fix the parts of what would run, and put it to policy."""
         try:
-            environment = await self._locking.digest(Path(row.launch["recipe_path"]))
-            inputs = await asyncio.to_thread(
-                snapshot.digest_inputs, row.launch["inputs"], self._offer.artifact_dir
-            )
-            self._record(row, environment, inputs)
+            row = await self._fixed(self._jobs.row(job_id))
+            binding, before = await self._binder.bind(row), self._approvals.of_job(job_id)
+            self._refuse_changes(row, binding, before)
+            caller = _caller_of(row)
+            decision = self._decide(row.tool, row.arguments, caller, row.launch, row.quote)
+            if before is not None:
+                self._ledger.check(row.tool, row.payer, binding.most)
+            with self._store.transaction():
+                self._table.update(row.id, launch=row.launch)
+                approval = self._record(row, decision, binding, before)
+                if decision.effect == "ask":
+                    self._jobs.ask(row.id)
+                else:
+                    self._table.update(row.id, decided_by=approval.decided_by)
+            if decision.effect == "allow":
+                self._jobs.start(row.id)
         except Exception as error:  # noqa: BLE001 - it ends the job, and is logged if it is ours
             self._jobs.fail(job_id, error)
 
-    def _record(self, row: JobRow, environment: str, inputs: dict[str, str]) -> None:
-        """Bind the decision to the digest; go ahead when it is allowed."""
-        assert row.launch is not None
+    async def _fixed(self, row: JobRow) -> JobRow:
+        """The job, its launch with the environment and the inputs there are now."""
+        if row.launch is None:
+            return row
+        environment = await self._locking.digest(Path(row.launch["recipe_path"]))
+        inputs = await asyncio.to_thread(
+            snapshot.digest_inputs, row.launch["inputs"], self._offer.artifacts.list()
+        )
         launch = {**row.launch, "input_digests": inputs, "environment": environment}
-        what = {name: launch.get(name) for name in APPROVED}
-        digest = digest_value({"tool": row.tool, "rules": self._rules_digest, **what})
-        self._approvals.refuse_if_denied(digest)
-        caller = _caller_of(row)
-        decision = self._decide(self.tools.get(row.tool), row.arguments, caller, _launch_of(row), row.tool)
+        return row.model_copy(update={"launch": launch})
+
+    def _refuse_changes(self, row: JobRow, binding: Binding, before: Approval | None) -> None:
+        """A job that is asked about again must be the same action, but for the rules and its price."""
+        was = Binding.model_validate(before.bound) if before else Binding()
+        changed = [name for name in was.changed(binding) if name not in (RULES, COST, DIGEST)]
+        if before and was.action and changed:
+            raise Conflict(
+                f"{row.id} is not asked about again: {bindings.listed(changed)} changed since {before.id}",
+                hint="Start it again",
+            )
+
+    def _record(
+        self, row: JobRow, decision: Decision, binding: Binding, before: Approval | None = None
+    ) -> Approval:
+        """Bind the decision to what would run. Raises `Denied` when a person denied the same lately."""
+        self._approvals.refuse_if_denied(binding.digest)
+        binding = bindings.recorded(binding)
+        launch = row.launch or {}
         facts = {
             "tool": row.tool,
             "title": row.title,
             "arguments": row.arguments,
-            "quote": row.quote.model_dump(),
-            "max_micro_usd": row.launch["max_micro_usd"] * row.launch.get("attempts", 1),
-            "timeout_s": launch["timeout_s"],
-            "attempts": row.launch.get("attempts", 1),
-            "inputs": inputs,
-            "environment": environment,
+            "rules": self._rules.name,
             "why": decision.why,
         }
-        with self._store.transaction():
-            self._table.update(row.id, launch=launch, digest=digest)
-            approval = self._approvals.record(
-                decision, job=row.id, action=row.title, digest=digest, facts=facts, by=row.principal
-            )
-            if decision.effect == "ask":
-                self._jobs.ask(row.id)
-            else:
-                self._table.update(row.id, decided_by=approval.decided_by)
-        if decision.effect == "allow":
-            self._jobs.start(row.id)
+        if launch:
+            facts |= {
+                "quote": row.quote.model_dump(),
+                "max_micro_usd": binding.most,
+                "timeout_s": launch["timeout_s"],
+                "attempts": launch.get("attempts", 1),
+                "recipe": launch["recipe"],
+                "recipe_digest": launch["recipe_digest"],
+                "inputs": launch["input_digests"],
+                "environment": launch["environment"],
+            }
+        if before is not None:
+            facts["again"] = {"after": before.id, "because": before.reason}
+        self._table.update(row.id, digest=binding.digest)
+        return self._approvals.record(
+            decision, job=row.id, action=row.title, binding=binding, facts=facts, by=row.principal
+        )
 
     async def _settle_in(self, job_id: str) -> None:
         """Give a new job a moment to be decided about, so that the answer can say what was decided."""
@@ -432,20 +463,7 @@ class Calls:
 
 def _caller_of(row: JobRow) -> Caller:
     """Whoever asked for a job, as its agent from now on."""
-    return Caller(row.principal, "operate", row.surface, row.cwd, is_agent=True, project=row.project)
-
-
-def _launch_of(row: JobRow) -> Launch:
-    """As much of the stored launch as the rules look at."""
-    assert row.launch is not None
-    return Launch(
-        recipe=row.launch["recipe"],
-        title=row.title,
-        spec={},
-        quote=row.quote,
-        timeout_s=row.launch["timeout_s"],
-        attempts=row.launch.get("attempts", 1),
-    )
+    return Caller(row.principal, row.role, row.surface, row.cwd, is_agent=True, project=row.project)
 
 
 def _answer_of(tool: Tool, job: JobView) -> BaseModel:

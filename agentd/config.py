@@ -74,11 +74,25 @@ class Config(Section):
     approval_hours: float = Field(
         default=72.0, gt=0, description="an unanswered question expires after this long"
     )
+    denial_hours: float = Field(
+        default=24.0, ge=0, description="the same action is refused for so long after a no"
+    )
     offline: bool = Field(default=False, description="never ask a package index or a model hub")
     server: ServerConfig = ServerConfig()
     budget: Budget = Budget()
     models: tuple[Model, ...] = Field(default=(), description="catalog entries, above all API endpoints")
     recipes: dict[str, RecipeConfig] = {}
+    people: dict[str, tuple[str, ...]] = Field(
+        default={}, description='person -> their identities, such as `ann = ["user:ann", "slack:U123"]`'
+    )
+
+    @field_validator("people")
+    @classmethod
+    def _is_one_person(cls, value: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        listed = [identity for identities in value.values() for identity in identities]
+        if twice := sorted({identity for identity in listed if listed.count(identity) > 1}):
+            raise ValueError(f"{twice[0]!r} should be one person's, once")
+        return value
 
     @field_validator("state_dir", "cache_dir", "roots", mode="after")
     @classmethod

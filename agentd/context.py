@@ -50,7 +50,6 @@ class Offer:
     judgements: sdk.Judgements
     plugins: Plugins
     accelerator: str
-    artifact_dir: Path
     data_dir: Path
     scratch_dir: Path
     runs: Running | None = None

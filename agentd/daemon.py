@@ -27,6 +27,7 @@ from agentd.lock import hold
 from agentd.plugins import Plugins
 from agentd.policy.approvals import Approvals
 from agentd.policy.callers import Caller
+from agentd.policy.people import People
 from agentd.policy.prices import load_prices
 from agentd.policy.rules import load_rules
 from agentd.redaction import hide_environment
@@ -101,7 +102,12 @@ class Daemon:
             config.cache_dir, interpreters=interpreters, accelerator=self.accelerator, environ=environ
         )
         self.approvals = Approvals(
-            self.store, ApprovalTable(self.store), self.journal, lifetime_s=config.approval_hours * 3600
+            self.store,
+            ApprovalTable(self.store),
+            self.journal,
+            lifetime_s=config.approval_hours * 3600,
+            people=People(config.people),
+            denial_sticks_s=config.denial_hours * 3600,
         )
         table = JobTable(self.store)
         places = Places(attempts, artifacts, config.cache_dir, f"{self.url}/v1", config.offline)
@@ -129,7 +135,6 @@ class Daemon:
             self.judgements,
             self.plugins,
             self.accelerator,
-            artifacts,
             self.state_dir / "data",
             self.state_dir / "scratch",
         )

@@ -13,7 +13,7 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -177,18 +177,22 @@ def fields(model: type[BaseModel]) -> str:
     rows: list[tuple[str, str, str, str]] = []
     for name, field in model.model_json_schema()["properties"].items():
         info = model.model_fields[name]
-        nested = "$ref" in field or "$ref" in field.get("items", {}) or "additionalProperties" in field
+        nested = "$ref" in json.dumps(field)
         default = "" if info.is_required() or nested else shown(field.get("default"))
         meaning = info.description or MEANINGS.get(name, "")
         rows.append(
             (
                 f"`{name}`",
-                "see below" if nested and model is Config else "table" if nested else type_of(field),
+                "see below" if nested and model is Config else "table" if is_table(field) else type_of(field),
                 default,
                 meaning,
             )
         )
     return table(("key", "type", "default", "meaning"), rows)
+
+
+def is_table(field: Mapping[str, Any]) -> bool:
+    return "additionalProperties" in field or "$ref" in json.dumps(field)
 
 
 def prose(model: type[BaseModel]) -> str:

@@ -27,6 +27,7 @@ FLOORS = (
     ("store",),
     ("policy", "plugins", "jobs", "artifacts"),
     ("context",),
+    ("binder",),
     ("router", "calls"),
     ("agent",),
     ("daemon",),

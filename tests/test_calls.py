@@ -150,6 +150,21 @@ async def test_a_call_that_policy_asks_about_waits_and_says_who_can_approve(
     assert (question.requested_by, question.rule) == ("agent:ada", "work")
 
 
+async def test_a_question_for_two_people_says_so_wherever_it_is_seen(
+    boot: Boot, agent: Caller, person: Caller, tmp_path: Path
+) -> None:
+    (tmp_path / "two.yaml").write_text("name: two\nask: [{name: all, people: 2}]\n", encoding="utf-8")
+    people = {"ada": ("user:ada",), "bob": ("user:bob",)}
+    daemon = await boot(policy=str(tmp_path / "two.yaml"), people=people)
+    view = await launched(daemon, agent)
+    assert "2 people have to approve it (0 of 2 have)" in view.next
+    await daemon.approvals.decide(view.id, "approve", person)
+    assert "(1 of 2 have)" in daemon.jobs.get(view.id).next
+    await daemon.approvals.decide(view.id, "approve", replace(person, principal="user:bob"))
+    ended = await daemon.jobs.settled(view.id)
+    assert (ended.state, ended.decided_by) == ("succeeded", "user:ada, user:bob")
+
+
 async def test_an_agents_approval_is_refused_and_journalled(asking: Daemon, agent: Caller) -> None:
     view = await launched(asking, agent)
     assert view.approval

@@ -95,3 +95,9 @@ def test_broken_toml_and_a_missing_file_are_told_apart(env: dict[str, str], tmp_
         load_config(written(tmp_path, "offline = true\npolicy = ]\nx = 1\n"), env)
     with pytest.raises(InputError, match=r"nowhere\.toml' cannot be read"):
         load_config(tmp_path / "nowhere.toml", env)
+
+
+def test_an_identity_is_one_persons_only(env: dict[str, str], tmp_path: Path) -> None:
+    path = written(tmp_path, '[people]\nann = ["user:ann", "slack:U1"]\nbob = ["slack:U1"]')
+    with pytest.raises(DataError, match="'slack:U1' should be one person's, once"):
+        load_config(path, env)

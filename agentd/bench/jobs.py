@@ -31,6 +31,7 @@ from agentd.errors import AgentdError
 from agentd.jobs import shim
 from agentd.jobs.attempts import Attempt, inherited_env
 from agentd.jobs.transitions import Transitions
+from agentd.policy.bindings import Binding
 from agentd.policy.callers import Caller
 from agentd.policy.rules import Decision
 from agentd.sdk import JobView, Quote
@@ -170,7 +171,7 @@ def _claim(daemon: Daemon, steps: Transitions, name: str) -> float:
     row = _approved(daemon, name)
     attempt = Attempt(daemon.state_dir / f"attempts/att-{row.id}")
     started = time.monotonic()
-    steps.launch(row.id, attempt, None)
+    steps.launch(row.id, attempt, None, _binding(name))
     return time.monotonic() - started
 
 
@@ -179,11 +180,17 @@ def _approved(daemon: Daemon, name: str) -> JobRow:
     row = JobTable(daemon.store).add(
         tool="tick", title=name, state="preparing", principal="agent:bench", surface="bench",
         cwd=str(daemon.state_dir), arguments={}, launch={"max_micro_usd": 1}, quote=Quote().model_dump(),
-        digest=name,
     )  # fmt: skip
     decision = Decision(effect="allow", rule="bench", why="measured")
-    daemon.approvals.record(decision, job=row.id, action=name, digest=name, facts={}, by="agent:bench")
+    daemon.approvals.record(
+        decision, job=row.id, action=name, binding=_binding(name), facts={}, by="agent:bench"
+    )
     return row
+
+
+def _binding(name: str) -> Binding:
+    """As many parts as a fine-tune has."""
+    return Binding(action={f"parameter {number}": name for number in range(30)})
 
 
 def _bare_database(path: Path) -> sqlite3.Connection:

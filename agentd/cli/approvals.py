@@ -6,7 +6,7 @@ import click
 
 from agentd.cli import show
 from agentd.cli.client import connect
-from agentd.cli.follow import ask, interactive, show_question
+from agentd.cli.follow import ask, interactive, people_of, show_question
 
 __all__ = ["approvals", "approve", "deny"]
 
@@ -32,7 +32,7 @@ def approvals(approval_id: str | None, ask_: bool, json_: bool) -> None:
         return
     if ask_ and interactive():
         for approval in reversed(listed):
-            ask(client, approval)
+            ask(client, client.get(f"/api/approvals/{approval['id']}"))
         return
     rows = [
         (
@@ -40,13 +40,14 @@ def approvals(approval_id: str | None, ask_: bool, json_: bool) -> None:
             a["action"],
             show.span((a["facts"].get("quote") or {}).get("seconds")),
             show.money(a["facts"].get("max_micro_usd")),
+            f"{a['given']} of {a['people']}",
             a["requested_by"],
             show.ago(a["created_at"]),
         )
         for a in listed
     ]
     show.table(
-        ["approval", "action", ">takes", ">at most", "asked by", "asked"],
+        ["approval", "action", ">takes", ">at most", "approved by", "asked by", "asked"],
         rows,
         empty="Nothing waits for approval.",
     )
@@ -80,6 +81,9 @@ def _decide(approval_id: str, verdict: str, reason: str) -> None:
     client = connect()
     approval = client.get(f"/api/approvals/{approval_id}")
     answered = client.post(f"/api/approvals/{approval['id']}", {"verdict": verdict, "reason": reason})
-    show.errors.print(
-        f"{answered['id']} {answered['state']}: {show.escape(answered['action'])} ({answered['job']})"
+    told = (
+        f"approved by {people_of(answered)}; somebody else has to approve it as well"
+        if answered["state"] == "pending"
+        else answered["state"]
     )
+    show.errors.print(f"{answered['id']} {told}: {show.escape(answered['action'])} ({answered['job']})")

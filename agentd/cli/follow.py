@@ -24,7 +24,7 @@ from agentd.cli.show import errors, facts, progress_line, span, state_mark
 from agentd.errors import AgentdError, Conflict, NeedsApproval
 from agentd.store.ledger import usd
 
-__all__ = ["ask", "fail_unless_done", "follow_job", "follow_run", "interactive", "show_question"]
+__all__ = ["ask", "fail_unless_done", "follow_job", "follow_run", "interactive", "people_of", "show_question"]
 
 QUIET_EVERY_S = 15.0
 
@@ -116,9 +116,16 @@ def show_question(approval: Mapping[str, Any]) -> None:
             "figured from": quote.get("basis", ""),
             "with": ", ".join(f"{k}={v}" for k, v in told.get("arguments", {}).items()),
             "digest": approval["digest"][:16],
+            "approved by": people_of(approval) if approval["people"] > 1 else "",
         },
         errors,
     )
+
+
+def people_of(approval: Mapping[str, Any]) -> str:
+    """``1 of 2 people (ann)``: who has approved so far."""
+    who = ", ".join(answer["person"] for answer in approval["answers"] if answer["verdict"] == "approve")
+    return f"{approval['given']} of {approval['people']} people" + (f" ({who})" if who else "")
 
 
 def _decide(client: Client, job: Mapping[str, Any], *, must: bool = True) -> None:

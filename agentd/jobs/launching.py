@@ -21,7 +21,7 @@ from agentd.policy.digests import digest_file
 from agentd.sdk import ServiceView
 from agentd.store.jobs import JobRow
 
-__all__ = ["TOKEN_FILE", "Launching", "Places"]
+__all__ = ["TOKEN_FILE", "Launching", "Places", "Written"]
 
 TOKEN_FILE = "service-token"
 
@@ -37,6 +37,15 @@ class Places:
     offline: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An attempt as it lies on disk: the recipe's SPEC, and digests of what was really taken."""
+
+    spec: Mapping[str, Any]
+    recipe_digest: str
+    input_digests: Mapping[str, str]
+
+
 class Launching:
     """Writes attempts. `job_token` makes a gateway key for a job id and a lifetime in seconds."""
 
@@ -49,15 +58,15 @@ class Launching:
         attempt: Attempt,
         python: Path,
         services: Mapping[str, ServiceView],
-    ) -> dict[str, Any]:
-        """Fix what the attempt reads, and write it down; returns the recipe's SPEC.
+    ) -> Written:
+        """Fix what the attempt reads, and write it down.
 
         Raises `Conflict` naming what was changed since it was approved.
         """
         assert row.launch is not None
         launch = row.launch
         recipe = attempt.folder / "recipe" / Path(launch["recipe_path"]).name
-        inputs = await asyncio.to_thread(self._take, launch, recipe, attempt.folder)
+        inputs, input_digests = await asyncio.to_thread(self._take, launch, recipe, attempt.folder)
         secret_values: dict[str, str] = {}
         given: dict[str, dict[str, str]] = {}
         for name, service in services.items():
@@ -74,9 +83,11 @@ class Launching:
         attempt.prepare(
             spec, attempt.argv(python, recipe), self._env(launch), secret_values, launch["timeout_s"]
         )
-        return spec
+        return Written(spec, digest_file(recipe), input_digests)
 
-    def _take(self, launch: Mapping[str, Any], recipe: Path, folder: Path) -> dict[str, str]:
+    def _take(
+        self, launch: Mapping[str, Any], recipe: Path, folder: Path
+    ) -> tuple[dict[str, str], dict[str, str]]:
         recipe.parent.mkdir(parents=True, exist_ok=True)
         recipe.write_bytes(Path(launch["recipe_path"]).read_bytes())
         if digest_file(recipe) != launch["recipe_digest"]:

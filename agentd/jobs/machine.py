@@ -40,7 +40,7 @@ JobEvent = Literal[
     "deny",  # a person refused
     "expire",  # nobody answered in time
     "prepare",  # a slot is free: build the environment, write the attempt
-    "requeue",  # the daemon stopped while preparing; nothing had been launched
+    "requeue",  # the daemon stopped while preparing, or it must be decided again; nothing was launched
     "launch",  # the attempt's shim published `go`
     "retry",  # the attempt failed, and another one was approved
     "succeed",  # it exited with 0 and left a whole result
@@ -63,6 +63,7 @@ TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = MappingProxyType(
         ("waiting_approval", "expire"): "cancelled",
         ("waiting_approval", "cancel"): "cancelled",
         ("waiting_approval", "lose"): "lost",
+        ("waiting_approval", "requeue"): "queued",
         ("preparing", "requeue"): "queued",
         ("preparing", "launch"): "running",
         ("preparing", "fail"): "failed",

@@ -29,7 +29,8 @@ from agentd.jobs.shim import uptime
 from agentd.jobs.slots import Slots
 from agentd.jobs.transitions import Transitions
 from agentd.jobs.views import job_view
-from agentd.policy.approvals import Approvals
+from agentd.policy.approvals import Approvals, Outdated
+from agentd.policy.bindings import Binding
 from agentd.sdk import Cause, Finished, JobView, ServiceView
 from agentd.signals import Changes
 from agentd.store import Store
@@ -61,7 +62,11 @@ Finisher = Callable[[JobRow, Finished], Awaitable[dict[str, Any]]]
 
 
 class Jobs:
-    """Every job of this daemon. `finish` is set by whoever knows the tools."""
+    """Every job of this daemon.
+
+    Whoever knows the tools sets `finish`, `bind` (what a job would be if it started now) and
+    `ask_again` (with a job's id and why what was decided about it does not stand any more).
+    """
 
     def __init__(
         self,
@@ -86,6 +91,8 @@ class Jobs:
         self.services = Services(table, journal, changes, self._live)
         self._launching = Launching(places, job_token)
         self.finish: Finisher = _no_finish
+        self.bind: Callable[[JobRow], Awaitable[Binding]] = _no_binding
+        self.ask_again: Callable[[str, str], None] = lambda job_id, why: self.fail(job_id, Conflict(why))
         approvals.on_decided = self._on_decided
 
     # --- reading ----------------------------------------------------------------------------
@@ -160,6 +167,11 @@ class Jobs:
     def ask(self, job_id: str) -> None:
         """Hold a job until a person has answered."""
         self._steps.move(self.row(job_id), "ask")
+
+    def requeue(self, job_id: str) -> None:
+        """Take a job back that was not launched, to be decided about again."""
+        if self.row(job_id).state != "queued":
+            self._steps.move(self.row(job_id), "requeue")
 
     async def cancel(
         self, job_id: str, reason: str = "cancelled by request", *, by: str = "daemon"
@@ -243,6 +255,8 @@ class Jobs:
         """The outermost edge of a job: whatever goes wrong ends it with a named reason."""
         try:
             await work
+        except Outdated as outdated:
+            self.ask_again(job_id, outdated.message)
         except Exception as error:  # noqa: BLE001 - it is told, and logged if it is ours
             cause, reason = cause_of_error(error), _told(job_id, error)
             await self._surely(job_id, lambda: self._break_off(job_id, cause, reason))
@@ -274,6 +288,7 @@ class Jobs:
 
     async def _once(self, job_id: str) -> None:
         row = self._steps.move(self.row(job_id), "prepare")
+        self._approvals.check(job_id, await self.bind(row), attempt=self._table.attempts(job_id) + 1)
         if row.launch is None:
             await self._finish_direct(row)
             return
@@ -290,8 +305,9 @@ class Jobs:
 
     async def _finish_direct(self, row: JobRow) -> None:
         """A call that waited for its approval and runs in the daemon itself."""
+        now = await self.bind(row)
         with self._store.transaction():
-            self._approvals.consume(row.id, row.digest)
+            self._approvals.consume(row.id, now)
             self._steps.move(row, "launch", started_at=self._store.now())
         result = await self.finish(self.row(row.id), Finished(row.id, {}, {}, Path(), 0.0))
         await self._surely(row.id, lambda: self._steps.end(row.id, "succeed", None, "", result=result))
@@ -324,8 +340,11 @@ class Jobs:
         """Write the attempt, then consume the approval, reserve the budget and record it at once."""
         attempt = Attempt(self._places.attempts / new_id("att"))
         try:
-            spec = await self._launching.write(row, attempt, python, services)
-            self._steps.launch(row.id, attempt, spec.get("port"))
+            written = await self._launching.write(row, attempt, python, services)
+            taken = {"recipe_digest": written.recipe_digest, "input_digests": written.input_digests}
+            stored = self.row(row.id)
+            now = await self.bind(stored.model_copy(update={"launch": {**(stored.launch or {}), **taken}}))
+            self._steps.launch(row.id, attempt, written.spec.get("port"), now)
         except BaseException:
             # A commit that failed may be stored all the same: only what is read again decides. If that
             # fails too, the folder stays: what is recorded is launched later, what is not is swept.
@@ -454,6 +473,10 @@ class Jobs:
 
 async def _no_finish(row: JobRow, finished: Finished) -> dict[str, Any]:
     return dict(finished.result)
+
+
+async def _no_binding(row: JobRow) -> Binding:
+    return Binding()
 
 
 def _spec_of(attempt: Attempt) -> dict[str, Any]:

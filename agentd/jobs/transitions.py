@@ -13,6 +13,7 @@ from agentd.errors import Conflict
 from agentd.jobs.attempts import Attempt, Exit
 from agentd.jobs.machine import JobEvent, advance
 from agentd.policy.approvals import Approvals
+from agentd.policy.bindings import Binding
 from agentd.sdk import Cause
 from agentd.signals import Changes
 from agentd.store import Store
@@ -60,8 +61,8 @@ class Transitions:
         self._changes.announce()
         return self._found(row.id)
 
-    def launch(self, job_id: str, attempt: Attempt, port: int | None) -> JobRow:
-        """Use the approval, set the money aside and record the attempt, all or nothing.
+    def launch(self, job_id: str, attempt: Attempt, port: int | None, now: Binding) -> JobRow:
+        """Use the approval for what the job is `now`, set money aside, record the attempt: all or nothing.
 
         Raises `Conflict` when nothing approves this attempt (any more), and `OverBudget`.
         """
@@ -69,10 +70,8 @@ class Transitions:
             row = self._found(job_id)
             assert row.launch is not None
             number = self._table.attempts(job_id) + 1
-            if number == 1:
-                self._approvals.consume(row.id, row.digest)
-            else:
-                self._check_another(row, number)
+            self._check_number(row, number)
+            self._approvals.consume(row.id, now, attempt=number)
             most = row.launch["max_micro_usd"]
             self._ledger.reserve("job", row.id, row.payer, most, attempt=attempt.id)
             self._table.add_attempt(attempt.id, row.id, attempt.folder, port, number)
@@ -122,12 +121,10 @@ class Transitions:
             attempt.tidy()
         self._changes.announce()
 
-    def _check_another(self, row: JobRow, number: int) -> None:
-        """Raises `Conflict` unless a person or rule approved that many attempts of exactly this."""
-        assert row.launch is not None
-        approval, allowed = self._approvals.of_job(row.id), row.launch.get("attempts", 1)
-        used = approval is not None and approval.state == "consumed" and approval.digest == row.digest
-        if not used or number > allowed:
+    def _check_number(self, row: JobRow, number: int) -> None:
+        """Raises `Conflict` unless that many attempts were approved."""
+        allowed = (row.launch or {}).get("attempts", 1)
+        if number > allowed:
             raise Conflict(
                 f"Attempt {number} of {row.id} was not approved: {allowed} was, or were",
                 hint="Start it again",

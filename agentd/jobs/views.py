@@ -59,7 +59,9 @@ def _next(row: JobRow, approval: Approval | None, service: Mapping[str, Any] | N
     if row.state == "waiting_approval" and approval is not None:
         most = approval.facts.get("max_micro_usd")
         cost = f" (at most {usd(most)})" if isinstance(most, int) and most else ""
-        return f"A person has to approve it{cost}: agentd approve {approval.id}. Then wait with job_wait."
+        who = "A person has" if approval.people == 1 else f"{approval.people} people have"
+        given = f" ({approval.given} of {approval.people} have)" if approval.people > 1 else ""
+        return f"{who} to approve it{given}{cost}: agentd approve {approval.id}. Then wait with job_wait."
     if service is not None and row.state == "running":
         return "It is ready." if service["ready"] else "It is starting: wait for it with job_wait."
     if row.state in ("queued", "preparing", "running"):

@@ -1,52 +1,85 @@
 """Questions to people, and who may answer them.
 
-An approval is bound to the digest of one exact action. What policy grants by itself is written
-down in the same way, decided by ``policy:<rule>``, so that every launch has an answer behind it.
-An agent never approves, whatever role its token has.
+An approval is bound to the parts of one exact action. What policy grants by itself is written down
+in the same way, decided by ``policy:<rule>``, so that every launch has an answer behind it. An agent
+never approves, whatever role its token has. Where a rule wants two people, or not the one who asked,
+an identity that agentd.toml does not give to a person cannot approve: it might be the same one again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from agentd.errors import Conflict, Denied, InputError, NotFound, Unauthorized
+from agentd.policy.bindings import RULES, Binding, listed
 from agentd.policy.callers import Caller
+from agentd.policy.people import People
 from agentd.policy.rules import Decision
 from agentd.store import Store
-from agentd.store.approvals import Approval, ApprovalTable
+from agentd.store.approvals import Answer, Approval, ApprovalTable
 from agentd.store.journal import Journal
+from agentd.store.ledger import usd
 
-__all__ = ["Approvals"]
+__all__ = ["Approvals", "Outdated", "Question"]
 
 DENIAL_STICKS_S = 24 * 3600.0
+Verdict = Literal["approve", "deny"]
+
+_LIKE_AN_ANSWER = re.compile(r"approv|deny|denied|decide", re.IGNORECASE)
+
+
+class Outdated(Conflict):
+    """What was decided does not stand any more, though the action is the same: it has to be asked again."""
+
+
+class Question(Approval):
+    """An approval with what was answered so far."""
+
+    answers: list[Answer]
 
 
 class Approvals:
-    """Asks, records answers, and tells `on_decided` about each."""
+    """Asks, records answers, and tells `on_decided` about each question that is closed."""
 
-    def __init__(self, store: Store, table: ApprovalTable, journal: Journal, *, lifetime_s: float) -> None:
+    def __init__(
+        self,
+        store: Store,
+        table: ApprovalTable,
+        journal: Journal,
+        *,
+        lifetime_s: float,
+        people: People | None = None,
+        denial_sticks_s: float = DENIAL_STICKS_S,
+    ) -> None:
         self._store, self._table, self._journal = store, table, journal
-        self._lifetime_s = lifetime_s
+        self._lifetime_s, self._denial_sticks_s = lifetime_s, denial_sticks_s
+        self._people = people or People()
         self.on_decided: Callable[[Approval], None] = lambda _: None
+
+    # --- reading ----------------------------------------------------------------------------
 
     def list(self, *, state: str | None = "pending") -> list[Approval]:
         """Newest first."""
         return self._table.list(state=state)
 
-    def get(self, approval_id: str) -> Approval:
+    def get(self, approval_id: str) -> Question:
         """By its own id or by that of its job. Raises `NotFound`."""
         approval = self._table.find(approval_id) or self._table.of_job(approval_id)
         if approval is None:
             raise NotFound("approval", approval_id, [a.id for a in self.list()])
-        return approval
+        answers = self._table.answers(approval.id)
+        return Question(**approval.model_dump(), bound=approval.bound, answers=answers)
 
     def of_job(self, job_id: str) -> Approval | None:
         return self._table.of_job(job_id)
 
+    # --- asking -----------------------------------------------------------------------------
+
     def refuse_if_denied(self, digest: str) -> None:
-        """Raises `Denied` when a person denied exactly this within a day: asking again is no way round."""
-        denied = self._table.denied_since(digest, self._store.now() - DENIAL_STICKS_S)
+        """Raises `Denied` when a person denied exactly this lately: asking again is no way round."""
+        denied = self._table.denied_since(digest, self._store.now() - self._denial_sticks_s)
         if denied is not None:
             raise Denied(
                 f"{denied.decided_by} denied exactly this in {denied.id}"
@@ -54,8 +87,13 @@ class Approvals:
                 hint="Change what was wrong with it, or ask that person",
             )
 
+    @property
+    def any_denied(self) -> bool:
+        """Whether there is a denial that still sticks, to whatever it is."""
+        return self._table.any_denied_since(self._store.now() - self._denial_sticks_s)
+
     def record(
-        self, decision: Decision, *, job: str, action: str, digest: str, facts: dict[str, Any], by: str
+        self, decision: Decision, *, job: str, action: str, binding: Binding, facts: dict[str, Any], by: str
     ) -> Approval:
         """Write down what policy said: a question when it asks, an answered one when it allows."""
         asks = decision.effect == "ask"
@@ -63,10 +101,13 @@ class Approvals:
             approval = self._table.add(
                 job=job,
                 action=action,
-                digest=digest,
+                digest=binding.digest,
+                bound=binding.model_dump(),
                 facts=facts,
                 requested_by=by,
                 rule=decision.rule,
+                people=decision.people,
+                requester_may_answer=decision.requester_may_answer,
                 state="pending" if asks else "approved",
                 reason=decision.why,
                 decided_by=None if asks else f"policy:{decision.rule}",
@@ -79,58 +120,173 @@ class Approvals:
                 by if asks else f"policy:{decision.rule}",
                 job=job,
                 action=action,
-                digest=digest,
+                digest=binding.digest,
                 rule=decision.rule,
             )
         return approval
 
-    async def decide(
-        self, approval_id: str, verdict: Literal["approve", "deny"], by: Caller, reason: str = ""
-    ) -> Approval:
-        """A person's answer. Raises `Unauthorized` for an agent, `Conflict` when it came too late."""
-        approval = self.get(approval_id)
-        if by.is_agent or not by.may("approve"):
-            self._journal.append(
-                "approval.refused", approval.id, by.principal, surface=by.surface, verdict=verdict
-            )
-            raise Unauthorized(
-                f"{by.principal!r} through {by.surface!r} may not answer {approval.id}",
-                hint=f"A person answers: agentd approve {approval.id}",
-            )
-        if verdict not in ("approve", "deny"):
-            raise InputError(f"The verdict is 'approve' or 'deny', not {verdict!r}")
-        state = "approved" if verdict == "approve" else "denied"
-        with self._store.transaction():
-            if not self._table.decide(approval.id, state, by.principal, reason):
-                now = self.get(approval.id)
-                who = f" by {now.decided_by}" if now.decided_by else ""
-                raise Conflict(
-                    f"{approval.id} is already {now.state if now.state != 'pending' else 'expired'}{who}"
-                )
-            self._journal.append(
-                f"approval.{state}",
-                approval.id,
-                by.principal,
-                surface=by.surface,
-                job=approval.job,
-                digest=approval.digest,
-                reason=reason,
-            )
-        answered = self.get(approval.id)
-        self.on_decided(answered)
-        return answered
-
-    def consume(self, job_id: str, digest: str) -> None:
-        """Use the job's approval, within the transaction that launches it. Raises `Conflict` otherwise."""
-        approval = self._table.of_job(job_id)
-        if approval is None or not self._table.consume(approval.id, digest):
-            raise Conflict(
-                f"There is no unused approval for {job_id} as it would run now",
-                hint="What would run has changed since it was approved: start it again",
-            )
+    def void(self, approval: Approval, reason: str) -> None:
+        """Close one that has to be asked again, in the transaction that does so."""
+        if self._table.void(approval.id, reason):
+            self._journal.append("approval.void", approval.id, "daemon", job=approval.job, reason=reason)
 
     def expire(self) -> None:
         """Close the questions that nobody answered in time."""
         for approval in self._table.expire():
             self._journal.append("approval.expired", approval.id, "daemon", job=approval.job)
             self.on_decided(self.get(approval.id))
+
+    # --- answering --------------------------------------------------------------------------
+
+    async def decide(self, approval_id: str, verdict: Verdict, by: Caller, reason: str = "") -> Question:
+        """A person's answer; one denial closes a question, and as many yeses as it needs.
+
+        Raises `Unauthorized` for an agent and for who may not answer this one, `Conflict` when the
+        answer came too late or a second time.
+        """
+        if by.is_agent or not by.may("approve"):
+            self.refused(approval_id, by, verdict)
+            raise Unauthorized(
+                f"{by.principal!r} through {by.surface!r} may not answer {approval_id}",
+                hint=f"A person answers: agentd approve {approval_id}",
+            )
+        if verdict not in ("approve", "deny"):
+            raise InputError(f"The verdict is 'approve' or 'deny', not {verdict!r}")
+        approval = self.get(approval_id)
+        if verdict == "approve" and (problem := self._not_by(approval, by.principal)):
+            self.refused(approval.id, by, verdict)
+            raise Unauthorized(
+                f"{by.principal!r} may not approve {approval.id}: {problem[0]}", hint=problem[1]
+            )
+        with self._store.transaction():
+            closed = self._answer(approval, verdict, by, reason)
+        answered = self.get(approval.id)
+        if closed:
+            self.on_decided(answered)
+        return answered
+
+    def refused(self, approval_id: str, by: Caller, verdict: Any) -> None:
+        """Write down that somebody tried to answer who may not."""
+        said = verdict if verdict in ("approve", "deny") else ""
+        subject = approval_id[:100]
+        self._journal.append("approval.refused", subject, by.principal, surface=by.surface, verdict=said)
+
+    def refuse_as_call(self, name: str, arguments: Mapping[str, Any], by: Caller) -> None:
+        """A call of a tool that does not exist: raises `Unauthorized` when it was meant as an answer."""
+        ids = [one for one in arguments.values() if isinstance(one, str) and one.startswith("apr-")]
+        if not ids and not _LIKE_AN_ANSWER.search(name):
+            return
+        self.refused(ids[0] if ids else name, by, "deny" if "den" in name.lower() else "approve")
+        raise Unauthorized(
+            f"{name!r} is no tool, and an approval is not given through one",
+            hint=f"A person answers: agentd approve {ids[0][:100] if ids else 'ID'}",
+        )
+
+    def _not_by(self, approval: Approval, principal: str) -> tuple[str, str] | None:
+        """Why this identity cannot approve this question, and what to do; None when it can."""
+        if approval.people == 1 and approval.requester_may_answer:
+            return None
+        mend = "Give every identity to a person under [people] in agentd.toml, then 'agentd stop'"
+        if not self._people.knows(principal):
+            return "agentd.toml does not say who that is, and it has to be known here", mend
+        if approval.requester_may_answer:
+            return None
+        if not self._people.knows(approval.requested_by):
+            return f"agentd.toml does not say who {approval.requested_by!r} is, who asked for it", mend
+        if self._people.person(principal) == self._people.person(approval.requested_by):
+            return f"rule {approval.rule!r} does not let the one who asked approve", "Ask somebody else"
+        return None
+
+    def _answer(self, approval: Approval, verdict: Verdict, by: Caller, reason: str) -> bool:
+        """Keep one answer, and close the question when it was the last that was needed."""
+        now = self.get(approval.id)
+        if now.state != "pending" or now.expires_at <= self._store.now():
+            who = f" by {now.decided_by}" if now.decided_by else ""
+            state = now.state if now.state != "pending" else "expired"
+            raise Conflict(f"{now.id} is already {state}{who}" + (f": {now.reason}" if who == "" else ""))
+        person = self._people.person(by.principal)
+        answer = Answer(
+            approval=now.id,
+            person=person,
+            principal=by.principal,
+            surface=by.surface,
+            verdict=verdict,
+            reason=reason,
+            at=self._store.now(),
+        )
+        if not self._table.add_answer(answer):
+            raise Conflict(
+                f"{person!r} has approved {now.id} already, and it needs {now.people} people",
+                hint="Somebody else has to approve it as well",
+            )
+        said: list[Answer] = [one for one in now.answers if one.verdict == "approve"]
+        if verdict == "approve" and len(said) + 1 < now.people:
+            self._journal_answer("approval.answered", now, by, reason, person=person)
+            return False
+        state = "approved" if verdict == "approve" else "denied"
+        who = [*(one.principal for one in said), by.principal] if verdict == "approve" else [by.principal]
+        if not self._table.decide(now.id, state, ", ".join(who), reason, lifetime_s=self._lifetime_s):
+            raise Conflict(f"{now.id} was answered by somebody else at the same moment")
+        self._journal_answer(f"approval.{state}", now, by, reason)
+        return True
+
+    def _journal_answer(self, kind: str, approval: Approval, by: Caller, reason: str, **more: str) -> None:
+        self._journal.append(
+            kind,
+            approval.id,
+            by.principal,
+            surface=by.surface,
+            job=approval.job,
+            digest=approval.digest,
+            reason=reason,
+            **more,
+        )
+
+    # --- using ------------------------------------------------------------------------------
+
+    def check(self, job_id: str, now: Binding, *, attempt: int = 1) -> Approval:
+        """The job's approval, if what would run `now` is what it was given for.
+
+        For a further attempt, one that an earlier attempt has used will do.
+
+        Raises `Conflict` naming what was changed, or `Outdated` when only the rules, the price or
+        the time have moved on.
+        """
+        approval = self._table.of_job(job_id)
+        if approval is None:
+            raise Conflict(f"There is no approval for {job_id}", hint="Start it again")
+        was = Binding.model_validate(approval.bound)
+        changed = was.changed(now)
+        if was.action and (parts := [name for name in changed if name != RULES]):
+            raise Conflict(
+                f"{job_id} is not started: {listed(parts)} changed since {approval.id} was given",
+                hint="Start it again",
+            )
+        if approval.state != "approved" and not (attempt > 1 and approval.state == "consumed"):
+            raise Conflict(
+                f"The approval of {job_id}, {approval.id}, is {approval.state}", hint="Start it again"
+            )
+        if problem := self.outdated(approval, now):
+            raise Outdated(problem)
+        return approval
+
+    def outdated(self, approval: Approval, now: Binding) -> str:
+        """Why it has to be asked again, though the action is the same; empty when it need not."""
+        was = Binding.model_validate(approval.bound)
+        if was.action.get(RULES) != now.action.get(RULES):
+            return "the rules were changed since"
+        if now.most > was.most:
+            return f"it may cost {usd(now.most)} now, up from {usd(was.most)}"
+        if approval.state == "approved" and approval.expires_at <= self._store.now():
+            return f"it was not used within {self._lifetime_s / 3600:.3g} hours"
+        return ""
+
+    def consume(self, job_id: str, now: Binding, *, attempt: int = 1) -> None:
+        """Use the job's approval, within the transaction that launches it. Raises what `check` raises."""
+        approval = self.check(job_id, now, attempt=attempt)
+        if approval.state == "consumed":
+            return
+        if not self._table.consume(approval.id, now.digest):
+            raise Conflict(
+                f"The approval of {job_id}, {approval.id}, was used already", hint="Start it again"
+            )

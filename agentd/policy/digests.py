@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,19 @@ __all__ = ["digest_file", "digest_tree", "digest_value"]
 
 
 def digest_value(value: Any) -> str:
-    """SHA-256 of canonical JSON: sorted keys, no spaces. Raises `InputError` for NaN and infinity."""
+    """SHA-256 of canonical JSON: sorted keys, no spaces.
+
+    Raises `InputError` for what JSON or UTF-8 cannot say: NaN, infinity, half of a surrogate pair.
+    """
     try:
         text = json.dumps(
             value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False, default=str
-        )
+        ).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"A text holds {error.object[error.start]!r}, which is no character") from error
     except ValueError as error:
         raise InputError(f"{error}: NaN and infinity stand for nothing here") from error
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text).hexdigest()
 
 
 def digest_file(path: Path) -> str:
@@ -33,19 +39,41 @@ def digest_file(path: Path) -> str:
 
 
 def digest_tree(path: Path) -> str:
-    """Of a file: its content's digest. Of a folder: that of the sorted list of relative names and digests.
+    """Of a file: its content's digest. Of a folder: that of its manifest, relative names and digests, sorted.
 
-    Symbolic links are followed, but one that leads out of the folder raises `InputError`: what lies
-    there is not part of what was looked at.
+    Symbolic links count as what they name, files and folders alike. `InputError` is raised for what
+    cannot be looked at whole: a link that leads out of the folder, into itself or nowhere, a pipe.
     """
     if path.is_file():
         return digest_file(path)
-    root = path.resolve()
-    manifest: list[tuple[str, str]] = []
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        if not file.resolve().is_relative_to(root) and file.is_symlink():
-            raise InputError(
-                f"{str(file)!r} is a link out of {str(path)!r}", hint="Copy the file into the folder"
-            )
-        manifest.append((file.relative_to(path).as_posix(), digest_file(file)))
+    entries = sorted(_entries(path, (path.resolve(),)))
+    manifest = [
+        (f"{entry.relative_to(path).as_posix()}/", "")  # a folder stands here only when it is empty
+        if entry.is_dir()
+        else (entry.relative_to(path).as_posix(), digest_file(entry))
+        for entry in entries
+    ]
     return digest_value(manifest)
+
+
+def _entries(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """The files under `folder`, and folders with nothing in them; `above` are the real folders around it."""
+    for entry in folder.iterdir():
+        real = entry.resolve() if entry.is_symlink() else above[-1] / entry.name
+        if not real.is_relative_to(above[0]):
+            raise InputError(
+                f"{str(entry)!r} is a link out of {str(above[0])!r}",
+                hint="Copy what it names into the folder",
+            )
+        if entry.is_file():
+            yield entry
+        elif not entry.is_dir():
+            raise InputError(
+                f"{str(entry)!r} is neither a file nor a folder, or a link to nothing", hint="Remove it"
+            )
+        elif real in above:
+            raise InputError(f"{str(entry)!r} is a link to a folder it lies in", hint="Remove it")
+        elif next(entry.iterdir(), None) is None:
+            yield entry
+        else:
+            yield from _entries(entry, (*above, real))

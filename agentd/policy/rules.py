@@ -10,16 +10,36 @@ from __future__ import annotations
 
 import datetime
 import fnmatch
+import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from agentd import documents
 from agentd.sdk import Quote
+from agentd.store.tokens import Role
 
-__all__ = ["Call", "Decision", "Rule", "RuleSet", "decide", "load_rules"]
+__all__ = [
+    "DAYS",
+    "Call",
+    "Day",
+    "Decision",
+    "Effect",
+    "Rule",
+    "RuleSet",
+    "Trial",
+    "decide",
+    "explain",
+    "load_rules",
+    "unmet",
+]
+
+Effect = Literal["deny", "ask", "allow"]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = get_args(Day)
 
 _COMPARISON = re.compile(r"\s*(<=|>=|<|>|==)\s*(-?\d+(?:\.\d+)?)\s*")
 
@@ -29,23 +49,32 @@ class Strict(BaseModel):
 
 
 class Rule(Strict):
-    """Conditions, all of which must hold. Names and arguments are shell patterns."""
+    """Conditions, all of which must hold; and of a question, who has to answer it."""
 
     name: str
     tools: tuple[str, ...] = ()
     principals: tuple[str, ...] = ()
+    roles: tuple[Role, ...] = Field((), description="roles of the token that it is asked with")
     surfaces: tuple[str, ...] = ()
-    arguments: dict[str, str] = Field({}, description="argument name -> pattern of its value")
+    arguments: dict[str, bool | int | float | str] = Field(
+        {}, description="argument name -> pattern of its value, comparison, or the value; defaults count"
+    )
     read_only: bool | None = None
     open_world: bool | None = None
     usd: str = Field("", description='the most it may cost (price of its wall clock limit), as "<= 0.50"')
+    quoted_usd: str = Field("", description="what it is expected to cost")
     hours: str = Field("", description="wall clock limit in hours")
     gpu_hours: str = ""
     remaining_usd: str = Field("", description="what the day's budget still holds")
     between: str = Field("", description='local time of day, as "08:00-18:00"')
+    days: tuple[Day, ...] = Field((), description="local day of the week")
     tainted: bool | None = None
+    people: int = Field(1, ge=1, le=9, description="of an ask rule: how many people have to approve")
+    requester_may_answer: bool = Field(
+        True, description="of an ask rule: whether the one who asked may approve"
+    )
 
-    @field_validator("usd", "hours", "gpu_hours", "remaining_usd")
+    @field_validator("usd", "quoted_usd", "hours", "gpu_hours", "remaining_usd")
     @classmethod
     def _is_comparison(cls, value: str) -> str:
         if value and not _COMPARISON.fullmatch(value):
@@ -69,6 +98,15 @@ class RuleSet(Strict):
     ask: tuple[Rule, ...] = ()
     allow: tuple[Rule, ...] = ()
 
+    @model_validator(mode="after")
+    def _only_questions_are_answered(self) -> Self:
+        for rule in (*self.deny, *self.allow):
+            if rule.people != 1 or not rule.requester_may_answer:
+                raise ValueError(
+                    f"rule {rule.name!r}: 'people' and 'requester_may_answer' are for rules under 'ask'"
+                )
+        return self
+
 
 class Call(Strict):
     """What the rules see of a call. `hours` is its wall clock limit, `max_micro_usd` the most it may cost."""
@@ -76,6 +114,7 @@ class Call(Strict):
     tool: str
     arguments: dict[str, Any] = {}
     principal: str
+    role: Role = "operate"
     surface: str
     read_only: bool = False
     open_world: bool = False
@@ -85,6 +124,7 @@ class Call(Strict):
     hours: float = 0.0
     remaining_micro_usd: int | None = None
     time: datetime.time = datetime.time(12, 0)
+    day: Day = "wed"
     tainted: bool = False
     price_known: bool = True
 
@@ -92,9 +132,19 @@ class Call(Strict):
 class Decision(Strict):
     """What was decided, and by which rule (``(none)`` when no rule spoke of the call)."""
 
-    effect: Literal["deny", "ask", "allow"]
+    effect: Effect
     rule: str
     why: str
+    people: int = 1
+    requester_may_answer: bool = True
+
+
+class Trial(Strict):
+    """A rule that was tried, and the conditions of it that were not met: none when it held."""
+
+    effect: Effect
+    rule: str
+    unmet: tuple[str, ...] = ()
 
 
 def load_rules(path: Path) -> RuleSet:
@@ -104,48 +154,95 @@ def load_rules(path: Path) -> RuleSet:
 
 def decide(rules: RuleSet, call: Call) -> Decision:
     """The first rule that holds, deny before ask before allow."""
-    effects: tuple[tuple[Literal["deny", "ask", "allow"], tuple[Rule, ...]], ...] = (
+    return explain(rules, call)[0]
+
+
+def explain(rules: RuleSet, call: Call) -> tuple[Decision, list[Trial]]:
+    """The decision, and every rule that was tried on the way to it."""
+    trials: list[Trial] = []
+    listed: tuple[tuple[Effect, tuple[Rule, ...]], ...] = (
         ("deny", rules.deny),
         ("ask", rules.ask),
         ("allow", rules.allow),
     )
-    for effect, listed in effects:
-        for rule in listed:
-            if holds(rule, call):
-                if effect == "allow" and call.launches and not call.price_known:
-                    return Decision(effect="ask", rule=rule.name, why="what an hour here costs is not known")
-                return Decision(effect=effect, rule=rule.name, why=f"rule {rule.name!r} of {rules.name!r}")
-    if call.read_only or not (call.launches or call.open_world or call.max_micro_usd):
-        return Decision(effect="allow", rule="(none)", why="no rule speaks of it, and it costs nothing")
-    return Decision(effect="ask", rule="(none)", why="no rule speaks of it, and it costs or reaches out")
+    for effect, candidates in listed:
+        for rule in candidates:
+            trials.append(Trial(effect=effect, rule=rule.name, unmet=tuple(unmet(rule, call))))
+            if not trials[-1].unmet:
+                return _decision(rules, effect, rule, call), trials
+    costs = call.launches or call.open_world or call.max_micro_usd
+    if call.read_only or not costs:
+        return Decision(
+            effect="allow", rule="(none)", why="no rule speaks of it, and it costs nothing"
+        ), trials
+    return Decision(
+        effect="ask", rule="(none)", why="no rule speaks of it, and it costs or reaches out"
+    ), trials
 
 
-def holds(rule: Rule, call: Call) -> bool:
-    """Whether all conditions of `rule` are met by `call`."""
-    remaining = float("inf") if call.remaining_micro_usd is None else call.remaining_micro_usd / 1e6
-    return (
-        _matches(rule.tools, call.tool)
-        and _matches(rule.principals, call.principal)
-        and _matches(rule.surfaces, call.surface)
-        and all(fnmatch.fnmatchcase(str(call.arguments.get(k, "")), v) for k, v in rule.arguments.items())
-        and rule.read_only in (None, call.read_only)
-        and rule.open_world in (None, call.open_world)
-        and rule.tainted in (None, call.tainted)
-        and _compare(rule.usd, call.max_micro_usd / 1e6)
-        and _compare(rule.hours, call.hours)
-        and _compare(rule.gpu_hours, call.quote.gpu_hours)
-        and _compare(rule.remaining_usd, remaining)
-        and (not rule.between or _within(rule.between, call.time))
+def _decision(rules: RuleSet, effect: Effect, rule: Rule, call: Call) -> Decision:
+    if effect == "allow" and call.launches and not call.price_known:
+        return Decision(effect="ask", rule=rule.name, why="what an hour here costs is not known")
+    return Decision(
+        effect=effect,
+        rule=rule.name,
+        why=f"rule {rule.name!r} of {rules.name!r}",
+        people=rule.people,
+        requester_may_answer=rule.requester_may_answer,
     )
 
 
-def _matches(patterns: tuple[str, ...], value: str) -> bool:
-    return not patterns or any(fnmatch.fnmatchcase(value, pattern) for pattern in patterns)
+def unmet(rule: Rule, call: Call) -> Iterator[str]:
+    """The conditions of `rule` that `call` does not meet, each in words."""
+    for field, value in (("tools", call.tool), ("principals", call.principal), ("surfaces", call.surface)):
+        patterns: tuple[str, ...] = getattr(rule, field)
+        if patterns and not any(fnmatch.fnmatchcase(value, pattern) for pattern in patterns):
+            yield f"{field}: {value!r} is none of {', '.join(patterns)}"
+    if rule.roles and call.role not in rule.roles:
+        yield f"roles: {call.role!r} is none of {', '.join(rule.roles)}"
+    for name, wanted in rule.arguments.items():
+        if not _fits(wanted, call.arguments.get(name)):
+            yield f"arguments: {name} is {json.dumps(call.arguments.get(name), default=str)}, not {wanted!r}"
+    for field in ("read_only", "open_world", "tainted"):
+        wanted, found = getattr(rule, field), getattr(call, field)
+        if wanted not in (None, found):
+            yield f"{field}: it is {found}"
+    for field, figure in _figures(call).items():
+        comparison: str = getattr(rule, field)
+        if comparison and not _compare(comparison, figure):
+            yield f"{field}: {figure:g} is not {comparison}"
+    if rule.between and not _within(rule.between, call.time):
+        yield f"between: {call.time:%H:%M} is not in {rule.between}"
+    if rule.days and call.day not in rule.days:
+        yield f"days: {call.day} is none of {', '.join(rule.days)}"
+
+
+def _figures(call: Call) -> dict[str, float]:
+    """What comparisons look at. Where nothing limits the budget, any amount is left of it."""
+    remaining = float("inf") if call.remaining_micro_usd is None else call.remaining_micro_usd / 1e6
+    return {
+        "usd": call.max_micro_usd / 1e6,
+        "quoted_usd": call.quote.micro_usd / 1e6,
+        "hours": call.hours,
+        "gpu_hours": call.quote.gpu_hours,
+        "remaining_usd": remaining,
+    }
+
+
+def _fits(wanted: bool | float | str, value: Any) -> bool:
+    """Whether an argument is the value, meets the comparison, or matches the pattern that is wanted."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(wanted, bool):
+        return value is wanted
+    if not isinstance(wanted, str):
+        return is_number and value == wanted
+    if is_number and _COMPARISON.fullmatch(wanted):
+        return _compare(wanted, value)
+    text = value if isinstance(value, str) else "" if value is None else json.dumps(value, default=str)
+    return fnmatch.fnmatchcase(text, wanted)
 
 
 def _compare(comparison: str, value: float) -> bool:
-    if not comparison:
-        return True
     found = _COMPARISON.fullmatch(comparison)
     assert found is not None, "checked when the rule was read"
     sign, limit = found[1], float(found[2])

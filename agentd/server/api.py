@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agentd.errors import AgentdError, Denied, InputError, NotFound
+from agentd.errors import AgentdError, InputError, NotFound
 from agentd.server.auth import caller_of, require
 from agentd.server.ports import Caller, Kernel, Role, role_for
 from agentd.server.schema import input_schema
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 MAX_LINES = 10_000
 
 Endpoint = Callable[[Request, Caller], Awaitable[Response]]
+TurnedAway = Callable[[Request, Caller], None]
 
 
 def api_routes(kernel: Kernel, shutdown: Callable[[], None]) -> list[Route]:
@@ -59,7 +60,7 @@ def api_routes(kernel: Kernel, shutdown: Callable[[], None]) -> list[Route]:
         ("POST", "/api/runs/{id}/resume", "operate", api.run_resume),
         ("GET", "/api/approvals", "view", api.approvals),
         ("GET", "/api/approvals/{id}", "view", api.approval),
-        ("POST", "/api/approvals/{id}", "view", api.decide),  # the kernel refuses, and journals who tried
+        ("POST", "/api/approvals/{id}", "approve", api.decide),
         ("GET", "/api/models", "view", api.models),
         ("GET", "/api/reports", "view", api.reports),
         ("GET", "/api/reports/{id}", "view", api.report),
@@ -70,16 +71,24 @@ def api_routes(kernel: Kernel, shutdown: Callable[[], None]) -> list[Route]:
         ("GET", "/api/journal", "view", api.journal),
         ("GET", "/api/journal/verify", "view", api.journal_verify),
     ]
+    turned_away: dict[Endpoint, TurnedAway] = {api.decide: api.note_refusal}
     guarded = [
-        Route(path, _for(role, endpoint), methods=[method], name=path)
+        Route(path, _for(role, endpoint, turned_away.get(endpoint)), methods=[method], name=path)
         for method, path, role, endpoint in table
     ]
     return [Route("/health", _health, methods=["GET"]), *guarded]
 
 
-def _for(role: Role, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+def _for(
+    role: Role, endpoint: Endpoint, turned_away: TurnedAway | None
+) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint for callers with that role; `turned_away` is told of the others."""
+
     async def checked(request: Request) -> Response:
-        return await endpoint(request, require(caller_of(request.scope, "cli"), role))
+        caller = caller_of(request.scope, "cli")
+        if turned_away is not None and not caller.may(role):
+            turned_away(request, caller)
+        return await endpoint(request, require(caller, role))
 
     return checked
 
@@ -128,15 +137,16 @@ class _Api:
         body = await body_of(request)
         name = request.path_params["tool"]
         tool = self._kernel.calls.tools.get(name)
-        if tool is None:
-            raise NotFound("tool", name, self._kernel.calls.tools)
-        require(caller, role_for(tool))
-        if cwd := _text(body, "cwd"):
-            caller = caller_of(request.scope, "cli", cwd=Path(cwd))
         arguments = body.get("arguments", {})
         if not isinstance(arguments, dict):
             raise InputError("'arguments' must be an object")
         arguments = cast("dict[str, Any]", arguments)
+        if tool is None:
+            self._kernel.approvals.refuse_as_call(name, arguments, caller)
+            raise NotFound("tool", name, self._kernel.calls.tools)
+        require(caller, role_for(tool))
+        if cwd := _text(body, "cwd"):
+            caller = caller_of(request.scope, "cli", cwd=Path(cwd))
         return _json(await self._kernel.calls.call(name, arguments, caller, key=_text(body, "key")))
 
     async def jobs(self, request: Request, caller: Caller) -> Response:
@@ -187,9 +197,11 @@ class _Api:
     async def approval(self, request: Request, caller: Caller) -> Response:
         return _json(self._kernel.approvals.get(_id(request)))
 
+    def note_refusal(self, request: Request, caller: Caller) -> None:
+        self._kernel.approvals.refused(_id(request), caller, "")
+
     async def decide(self, request: Request, caller: Caller) -> Response:
-        if caller.is_agent:
-            raise Denied(f"{caller.principal!r} is an agent", hint="Only a person answers an approval.")
+        """The kernel refuses an agent, whatever its role, and journals who tried."""
         body = await body_of(request)
         verdict = body.get("verdict")
         if verdict not in ("approve", "deny"):

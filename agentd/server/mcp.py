@@ -132,11 +132,10 @@ class _Handlers:
         return types.ListToolsResult(tools=[self._describe(tool) for tool in visible])
 
     async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
-        caller = self._caller(ctx)
         tool = self._kernel.calls.tools.get(params.name)
         if tool is None:
-            missing = NotFound("tool", params.name, self._kernel.calls.tools)
-            raise MCPError(types.INVALID_PARAMS, str(missing))
+            return self._no_such_tool(ctx, params)
+        caller = self._caller(ctx)
         key = _idempotency_key(ctx.meta)
         try:
             require(caller, role_for(tool))
@@ -150,6 +149,15 @@ class _Handlers:
             hint = f"See incident {incident} in the daemon's log."
             return _tool_error({"code": "internal", "message": f"{tool.name} failed", "hint": hint})
         return _tool_result(result)
+
+    def _no_such_tool(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+        """A call that was meant to answer an approval is told that it cannot, whatever its credential."""
+        try:
+            self._kernel.approvals.refuse_as_call(params.name, params.arguments or {}, self._who(ctx))
+        except Unauthorized as error:
+            return _tool_error(error_of(error))
+        self._caller(ctx)
+        raise MCPError(types.INVALID_PARAMS, str(NotFound("tool", params.name, self._kernel.calls.tools)))
 
     @contextlib.asynccontextmanager
     async def _reporting(self, ctx: Context, arguments: Mapping[str, Any]) -> AsyncGenerator[None, None]:

@@ -11,6 +11,7 @@ from agentd.ids import new_id
 from agentd.sdk import Cause, JobState, Quote
 from agentd.store.database import Row, Store, loads
 from agentd.store.ledger import Payer
+from agentd.store.tokens import Role
 
 __all__ = ["AttemptRow", "JobRow", "JobTable"]
 
@@ -28,6 +29,7 @@ class JobRow(BaseModel):
     reason: str
     principal: str
     surface: str
+    role: Role
     cwd: Path
     project: str
     arguments: dict[str, Any]

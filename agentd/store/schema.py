@@ -259,3 +259,29 @@ def judgements(db: Database) -> None:
         " principal TEXT NOT NULL, verdict TEXT NOT NULL, value TEXT, note TEXT NOT NULL, at REAL NOT NULL,"
         " PRIMARY KEY (subject, item, author)) STRICT"
     )
+
+
+@migrations()
+def answers(db: Database) -> None:
+    """Approvals know what they are bound to and who answered, jobs the role they were asked for with."""
+    for statement in _ANSWERS.split(";\n"):
+        db.conn.execute(statement)
+
+
+_ANSWERS = """
+ALTER TABLE approvals ADD COLUMN bound TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE approvals ADD COLUMN people INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE approvals ADD COLUMN requester_may_answer INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE jobs ADD COLUMN role TEXT NOT NULL DEFAULT 'operate';
+CREATE TABLE answers (
+    id TEXT PRIMARY KEY,
+    approval TEXT NOT NULL REFERENCES approvals (id),
+    person TEXT NOT NULL,
+    principal TEXT NOT NULL,
+    surface TEXT NOT NULL,
+    verdict TEXT NOT NULL CHECK (verdict IN ('approve', 'deny')),
+    reason TEXT NOT NULL,
+    at REAL NOT NULL,
+    UNIQUE (approval, person, verdict)
+) STRICT
+"""

@@ -44,7 +44,7 @@ class Life(RuleBasedStateMachine):
     def a_question_is_answered_before_it_goes_on(self) -> None:
         for asked, answer in zip(self.past, self.past[1:], strict=False):
             if asked == "ask":
-                assert answer in ("approve", "deny", "expire", "cancel", "lose")
+                assert answer in ("approve", "deny", "expire", "requeue", "cancel", "lose")
 
     @invariant()
     def an_end_is_an_end(self) -> None:
@@ -63,7 +63,7 @@ def test_every_state_can_be_reached_and_every_event_leads_somewhere() -> None:
 
 def test_an_illegal_event_says_what_the_job_can_do() -> None:
     with pytest.raises(
-        Conflict, match=r"waiting_approval cannot launch.*approve, deny, expire, cancel, lose"
+        Conflict, match=r"waiting_approval cannot launch.*approve, deny, expire, requeue, cancel, lose"
     ):
         advance("waiting_approval", "launch")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -81,3 +82,43 @@ def test_a_link_out_of_the_folder_is_refused(tree: Path, tmp_path: Path) -> None
     (tree / "link").symlink_to(tmp_path / "secret")
     with pytest.raises(InputError, match="is a link out of"):
         digest_tree(tree)
+
+
+def test_a_linked_folder_counts_as_what_lies_in_it(tree: Path) -> None:
+    (tree / "again").symlink_to("inner", target_is_directory=True)
+    linked = digest_tree(tree)
+    (tree / "again").unlink()
+    shutil.copytree(tree / "inner", tree / "again")
+    assert digest_tree(tree) == linked
+    (tree / "again/b.txt").write_text("B", encoding="utf-8")
+    assert digest_tree(tree) != linked
+
+
+def test_an_empty_folder_counts(tree: Path) -> None:
+    before = digest_tree(tree)
+    (tree / "void").mkdir()
+    assert digest_tree(tree) != before
+
+
+def test_what_cannot_be_looked_at_whole_is_refused(tree: Path, tmp_path: Path) -> None:
+    odd = tree / "odd"
+    odd.symlink_to("nowhere")
+    with pytest.raises(InputError, match="or a link to nothing"):
+        digest_tree(tree)
+    odd.unlink()
+    odd.symlink_to(".", target_is_directory=True)
+    with pytest.raises(InputError, match="is a link to a folder it lies in"):
+        digest_tree(tree)
+    odd.unlink()
+    odd.symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(InputError, match="is a link out of"):
+        digest_tree(tree)
+    odd.unlink()
+    os.mkfifo(odd)
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        digest_tree(tree)
+
+
+def test_a_text_that_is_no_text_is_refused() -> None:
+    with pytest.raises(InputError, match="which is no character"):
+        digest_value({"text": "\ud800"})

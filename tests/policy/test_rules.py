@@ -9,15 +9,20 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from agentd.errors import DataError
 from agentd.plugins import bundled_root
-from agentd.policy.rules import Call, Decision, Rule, RuleSet, decide, holds, load_rules
+from agentd.policy.rules import Call, Decision, Rule, RuleSet, decide, explain, load_rules, unmet
 from agentd.sdk import Quote
 
 
 def call(**facts: Any) -> Call:
     return Call(**({"tool": "finetune", "principal": "user:ada", "surface": "cli", "launches": True} | facts))
+
+
+def holds(rule: Rule, asked: Call) -> bool:
+    return not list(unmet(rule, asked))
 
 
 def rules(**lists: list[dict[str, Any]]) -> RuleSet:
@@ -65,6 +70,16 @@ def test_a_launch_whose_price_is_not_known_is_never_allowed_silently() -> None:
             {"arguments": {"model": "qwen"}},
         ),
         ({"arguments": {"model": "?*"}}, {"arguments": {"model": "a"}}, {"arguments": {}}),
+        ({"arguments": {"force": True}}, {"arguments": {"force": True}}, {"arguments": {"force": "true"}}),
+        ({"arguments": {"force": False}}, {"arguments": {"force": False}}, {"arguments": {"force": 0}}),
+        ({"arguments": {"epochs": 3}}, {"arguments": {"epochs": 3}}, {"arguments": {"epochs": True}}),
+        ({"arguments": {"epochs": "> 3"}}, {"arguments": {"epochs": 3.5}}, {"arguments": {"epochs": 3}}),
+        ({"arguments": {"epochs": "> 3"}}, {"arguments": {"epochs": 4}}, {"arguments": {"epochs": "4"}}),
+        ({"arguments": {"needs": '*"a"*'}}, {"arguments": {"needs": ["a"]}}, {"arguments": {"needs": ["b"]}}),
+        ({"roles": ["admin", "approve"]}, {"role": "admin"}, {"role": "operate"}),
+        ({"quoted_usd": "< 1"}, {"quote": Quote(micro_usd=1)}, {"quote": Quote(micro_usd=1_000_000)}),
+        ({"gpu_hours": ">= 2"}, {"quote": Quote(gpu_hours=2)}, {"quote": Quote(gpu_hours=1.9)}),
+        ({"days": ["sat", "sun"]}, {"day": "sun"}, {"day": "mon"}),
         ({"read_only": True}, {"read_only": True}, {}),
         ({"open_world": False}, {}, {"open_world": True}),
         ({"usd": "<= 0.50"}, {"max_micro_usd": 500_000}, {"max_micro_usd": 500_001}),
@@ -85,6 +100,30 @@ def test_each_condition_holds_and_fails(
     rule = Rule(name="r", **condition)
     assert holds(rule, call(**met))
     assert not holds(rule, call(**unmet))
+
+
+def test_what_was_tried_is_told_with_the_conditions_that_were_not_met() -> None:
+    tried = rules(
+        deny=[{"name": "a", "tools": ["serve"], "usd": "> 1"}], ask=[{"name": "b"}], allow=[{"name": "c"}]
+    )
+    decision, trials = explain(tried, call(max_micro_usd=500_000))
+    assert (decision.effect, decision.rule) == ("ask", "b")
+    assert [(trial.effect, trial.rule, trial.unmet) for trial in trials] == [
+        ("deny", "a", ("tools: 'finetune' is none of serve", "usd: 0.5 is not > 1")),
+        ("ask", "b", ()),
+    ]
+
+
+def test_a_question_says_how_many_people_have_to_answer_and_who_may_not() -> None:
+    asked = decide(rules(ask=[{"name": "a", "people": 2, "requester_may_answer": False}]), call())
+    assert (asked.people, asked.requester_may_answer) == (2, False)
+
+
+@pytest.mark.parametrize("field", [{"people": 2}, {"requester_may_answer": False}])
+@pytest.mark.parametrize("effect", ["deny", "allow"])
+def test_who_answers_is_only_said_of_questions(effect: str, field: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=r"rule 'a': .* are for rules under 'ask'"):
+        rules(**{effect: [{"name": "a", **field}]})
 
 
 def test_all_conditions_of_a_rule_have_to_hold() -> None:
@@ -108,6 +147,8 @@ def test_a_denied_call_stays_denied_whatever_else_is_said(
         ("name: x\nask:\n  - name: a\n    between: 8-18\n", 4, "ask.0.between"),
         ("name: x\nask:\n  - name: a\n    tool: [serve]\n", 4, "ask.0.tool"),
         ("name: x\npermit: []\n", 2, "permit"),
+        ("name: x\nask:\n  - name: a\n    days: [monday]\n", 4, "ask.0.days.0"),
+        ("name: x\nask:\n  - name: a\n    people: 0\n", 4, "ask.0.people"),
     ],
 )
 def test_a_wrong_rule_is_reported_at_its_line(tmp_path: Path, text: str, line: int, field: str) -> None:

@@ -181,6 +181,15 @@ class FakeApproval(BaseModel):
 class FakeApprovals:
     def __init__(self) -> None:
         self.all = {"apr-1": FakeApproval(id="apr-1", state="pending")}
+        self.attempts: list[tuple[str, str, str]] = []
+
+    def refused(self, approval_id: str, by: Caller, verdict: Any) -> None:
+        self.attempts.append((approval_id, by.principal, by.surface))
+
+    def refuse_as_call(self, name: str, arguments: Mapping[str, Any], by: Caller) -> None:
+        if name == "approve":
+            self.refused(str(arguments.get("id")), by, "approve")
+            raise Unauthorized("Approving is no tool")
 
     def list(self, *, state: str | None = "pending") -> Sequence[FakeApproval]:
         return [approval for approval in self.all.values() if state in (None, approval.state)]
