@@ -122,7 +122,7 @@ async def test_an_attempt_that_the_budget_has_no_room_for_is_not_made(
 ) -> None:
     starts, daemon = tmp_path / "starts", await boot(budget=Budget(per_day_usd=3.0))
     job = await launched(daemon, agent, how=SEGV, attempts=2, timeout_s=1.49, starts=str(starts))
-    other = daemon.ledger.reserve("tokens", "somebody else", _payer(agent), 1_400_000)
+    other = daemon.ledger.reserve("job", "somebody else", _payer(agent), 1_400_000)
     view = await daemon.jobs.settled(job)
     assert (view.state, view.cause, view.attempt) == ("failed", "over_budget", 1)
     assert [entry.id for entry in daemon.ledger.open_of("somebody else")] == [other]
