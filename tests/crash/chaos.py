@@ -123,11 +123,15 @@ async def kill_later(chaos: Chaos, after: float, pid: int, what: str, attempt: s
 
 def processes_of(chaos: Chaos) -> list[tuple[int, int, str, bool]]:
     """``(pid, start time, attempt, is a shim)`` of every attempt's processes but the service's."""
+    attempts = chaos.state / "attempts"
     found: list[tuple[int, int, str, bool]] = []
-    for pid, (attempt, command) in verdict.processes(chaos.state / "attempts").items():
-        process = shim.process(pid)
-        if process and not (chaos.state / "attempts" / attempt / "service-token").exists():
-            found.append((pid, process[1], attempt, shim.__file__ in command))
+    for pid in verdict.pids():
+        with contextlib.suppress(OSError):
+            attempt = verdict.named_by(pid, attempts)
+            if attempt and not (attempts / attempt / "service-token").exists():
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                if process := shim.process(pid):
+                    found.append((pid, process[1], attempt, os.fsencode(shim.__file__) in words))
     return found
 
 

@@ -8,8 +8,9 @@ nothing was killed (named as "the third fsync"):
 
     shim         from the moment it looks at its attempt to its last call
     launch       a daemon, from a call of a tool to the end of the job that came of it
-    recover …    a daemon that starts, from holding its state directory to the end of the job, with an
-                 attempt that was recorded only; that runs; that ran to its end; that is gone
+    recover …    a daemon that starts with an attempt that was recorded only, from holding its state
+                 directory to the end of the job; and from its first look at an attempt that runs, that
+                 ran to its end, that is gone
 
 Then a new daemon starts on what is left, the call is made again with the same key, and once the job
 has ended, the files are judged. Calls are those of the daemon's main thread, where everything is
@@ -340,10 +341,11 @@ def calls_of(place: Place, sweep: str) -> list[Call]:
     seen: Counter[str] = Counter()
     calls: list[Call] = []
     begun = sweep == "launch"
+    begins = '/lock"' if sweep in ("shim", SWEEPS[2]) else f"{place.state}/attempts/att-"
     for line in place.log.read_text("utf-8", "replace").splitlines():
         if found := re.match(r"(\w+)\(", line):
             seen[found[1]] += 1
-            begun = begun or '/lock"' in line
+            begun = begun or begins in line
             if begun:
                 calls.append(Call(found[1], seen[found[1]]))
     return calls

@@ -268,31 +268,44 @@ def processes(attempts: Path) -> dict[int, tuple[str, str]]:
     """``{pid: (attempt, command line)}`` of live processes that belong to an attempt under that folder.
 
     They carry its id in their environment, name it in their command line, or, forked from a fork
-    server, hold a file of it open. An attempt that the database does not know counts as well.
+    server, hold a file of it open. An attempt that the database does not know counts too.
     """
-    prefix = os.fsencode(attempts) + b"/"
-    known = {os.fsencode(entry.name) for entry in attempts.glob("*")}
+    known = {entry.name for entry in attempts.glob("*")}
     found: dict[int, tuple[str, str]] = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal() or int(entry.name) == os.getpid():
-            continue
+    for pid in pids():
+        process = Path(f"/proc/{pid}")
         try:
-            if entry.joinpath("stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X"):
+            if process.joinpath("stat").read_bytes().rpartition(b")")[2].split()[0] in (b"Z", b"X"):
                 continue
-            words = entry.joinpath("cmdline").read_bytes().split(b"\0")
-            environ = entry.joinpath("environ").read_bytes().split(b"\0")
-            files = _open_files(entry) if FORKED in words else []
+            mark = _marked(process)
+            if one := named_by(pid, attempts) or (mark if mark in known else ""):
+                words = process.joinpath("cmdline").read_bytes().replace(b"\0", b" ")
+                found[pid] = one, words.decode("utf-8", "replace").strip()
         except OSError:  # gone meanwhile, or somebody else's
             continue
-        marks = [word.removeprefix(ID_VARIABLE) for word in environ if word.startswith(ID_VARIABLE)]
-        named = [w.removeprefix(prefix).split(b"/")[0] for w in (*words, *files) if w.startswith(prefix)]
-        if mine := [name for name in (*marks, *named) if name in known or name in named]:
-            found[int(entry.name)] = mine[0].decode(), b" ".join(words).decode("utf-8", "replace").strip()
     return found
 
 
-def _open_files(process: Path) -> list[bytes]:
-    return [os.fsencode(entry.readlink()) for entry in process.joinpath("fd").iterdir()]
+def pids() -> list[int]:
+    """Of all processes but this one."""
+    return [int(name) for name in os.listdir("/proc") if name.isdecimal() and int(name) != os.getpid()]
+
+
+def named_by(pid: int, attempts: Path) -> str:
+    """The attempt whose files a command line names, or a forked shim holds open; "" for none."""
+    process, prefix = Path(f"/proc/{pid}"), os.fsencode(attempts) + b"/"
+    words = process.joinpath("cmdline").read_bytes().split(b"\0")
+    if FORKED in words:
+        words = [os.fsencode(entry.readlink()) for entry in process.joinpath("fd").iterdir()]
+    found = next((word for word in words if word.startswith(prefix)), b"").removeprefix(prefix)
+    return found.split(b"/")[0].decode("utf-8", "replace")
+
+
+def _marked(process: Path) -> str:
+    """The attempt whose id a process carries."""
+    words = process.joinpath("environ").read_bytes().split(b"\0")
+    found = next((word for word in words if word.startswith(ID_VARIABLE)), b"")
+    return found.removeprefix(ID_VARIABLE).decode("utf-8", "replace")
 
 
 def _left(attempt: Path) -> Left:
