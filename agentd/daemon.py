@@ -273,6 +273,8 @@ class _Building:
         return (await self._environments.lock(recipe)).digest
 
     async def python(self, recipe: Path, digest: str, report: Callable[[Mapping[str, Any]], None]) -> Path:
+        if python := self._environments.ready(digest, recipe):
+            return python  # what was approved is there: nothing has to be looked up on the way to a launch
         lock = await self._environments.lock(recipe)
         if lock.digest != digest:
             raise Conflict(

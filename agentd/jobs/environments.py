@@ -142,14 +142,20 @@ class Environments:
         if lock.python or lock.path is None:
             return _existing(lock)
         folder = self._envs / lock.digest
-        if self._touch(lock):
+        if self._touch(lock.digest, lock.recipe):
             return folder / "bin/python"
         self._envs.mkdir(parents=True, exist_ok=True)
         async with _locked(self._envs / f"{lock.digest}.lock"):
-            if not self._touch(lock):
+            if not self._touch(lock.digest, lock.recipe):
                 self._check_disk(lock)
                 await self._install(lock, folder, progress or (lambda _: None), compile_bytecode)
         return folder / "bin/python"
+
+    def ready(self, digest: str, recipe: Path) -> Path | None:
+        """The interpreter of an environment that is built, None otherwise. Reads one small file."""
+        if not self._touch(digest, recipe.stem):
+            return None
+        return self._envs / digest / "bin/python"
 
     def estimate(self, lock: Lock) -> Estimate:
         """What `build` would download and write, from the sizes in the lock."""
@@ -214,13 +220,15 @@ class Environments:
         except (FileNotFoundError, ValueError):
             return None
 
-    def _touch(self, lock: Lock) -> bool:
+    def _touch(self, digest: str, recipe: str) -> bool:
         """Record a use, and by which recipe; False if there is nothing whole to use."""
-        marker = self._marker(lock.digest)
+        marker = self._marker(digest)
         if marker is None:
             return False
-        recipes = sorted({*marker["recipes"], lock.recipe})
-        self._write_marker(lock.digest, marker | {"recipes": recipes})
+        if recipe in marker["recipes"]:
+            os.utime(self._envs / f"{digest}.json")
+        else:
+            self._write_marker(digest, marker | {"recipes": sorted({*marker["recipes"], recipe})})
         return True
 
     def _write_marker(self, digest: str, marker: Mapping[str, Any]) -> None:

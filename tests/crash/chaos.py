@@ -252,7 +252,7 @@ def end_everything(chaos: Chaos) -> None:
 def kill_at_system_calls(folder: Path) -> dict[str, Any]:
     """What `syscalls` found; {} where there is no strace."""
     say("killing at every system call")
-    command = [sys.executable, str(HERE / "syscalls.py"), "--folder", str(folder), "--seconds", "480"]
+    command = [sys.executable, str(HERE / "syscalls.py"), "--folder", str(folder), "--seconds", "900"]
     ran = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if not ran.stdout:
         return {"kills": 0, "runs": 0, "problems": [f"syscalls.py ended with {ran.returncode}"]}
@@ -282,7 +282,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--trainings", type=int, default=24, help="real trainings of a tiny model")
     parser.add_argument("--no-service", dest="service", action="store_false", help="no vLLM")
     parser.add_argument("--no-syscalls", dest="syscalls", action="store_false", help="random kills only")
-    parser.add_argument("--seconds", type=float, default=600.0, help="wall clock of the random kills")
+    parser.add_argument("--seconds", type=float, default=1500.0, help="wall clock of the random kills")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     return parser.parse_args()
 

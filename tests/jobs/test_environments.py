@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,14 @@ def test_an_environment_is_built_once_and_runs_the_recipe(envs, recipe) -> None:
     assert said.stdout.decode().strip() == str(python.parents[1])
     assert build(envs, recipe()) == python
     assert python.stat(follow_symlinks=False).st_mtime_ns == made
+
+
+def test_what_was_approved_and_is_built_is_found_without_its_lock(envs, recipe, tmp_path: Path) -> None:
+    source = recipe()
+    python = build(envs, source)
+    shutil.rmtree(tmp_path / "cache/locks")
+    assert envs.ready(python.parents[1].name, source) == python
+    assert envs.ready("another", source) is None
 
 
 def test_two_builders_at_once_build_one(envs, recipe) -> None:
