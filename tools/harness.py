@@ -15,6 +15,7 @@ from pydantic import Field
 
 from agentd.sdk import Context, DataError, Finished, InputError, Launch, Quote, Report, tool
 
+from .datasets import read_rows
 from .weights import Shape, adapter_base, local_model, read_shape
 
 MEASURED_RUNS = 3
@@ -24,6 +25,7 @@ GUESSED_ROWS = 500
 CORE_FLOPS = 30e9
 GPU_FLOPS = 100e12
 Z95 = 1.959964
+UNSAFE = ("humaneval", "humaneval_instruct", "humaneval_plus", "mbpp", "mbpp_instruct", "mbpp_plus")
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
@@ -39,6 +41,10 @@ async def evaluate_harness(
     include_path: Annotated[
         str, Field(description="folder with task YAML files and their data; no hub is needed for these")
     ] = "",
+    data: Annotated[
+        dict[str, str],
+        Field(description="published task: its data here, a .jsonl file or a folder of one a split"),
+    ] = {},  # noqa: B006 - pydantic copies it
     limit: Annotated[int, Field(ge=0, description="rows a task; 0: all")] = 0,
     num_fewshot: Annotated[
         int | None, Field(ge=0, le=64, description="examples in the prompt; by default the task's own")
@@ -49,7 +55,7 @@ async def evaluate_harness(
     """Score a model with the harness's published tasks or with task files of your own.
 
     Runs the model itself, without a server; keeps a report a task. Tasks whose data lie on the hub
-    need network. To compare with your own rows and a served model, use `evaluate`.
+    need network, or `data`. To compare with your own rows and a served model, use `evaluate`.
     Result: model, scores {task: score}, reports {task: id}, n, seconds.
     """
     source = ctx.catalog.get(model)
@@ -64,7 +70,10 @@ async def evaluate_harness(
     local = local_tasks(ctx.path(include_path)) if include_path else {}
     if include_path:
         inputs["tasks"] = ctx.path(include_path)
-    refuse_offline(tasks, local)
+    own = {task: ctx.path(path) for task, path in data.items()}
+    check_data(tasks, own)
+    inputs |= {f"data-{task}": path for task, path in own.items()}
+    refuse_offline(tasks, local | dict.fromkeys(own, ""))
     key = f"{model}:{','.join(sorted(tasks))}:{limit}:{num_fewshot}"
     rows = len(tasks) * (limit or GUESSED_ROWS)
     quote = quote_of(ctx, read_shape(inputs["model"]), rows, key)
@@ -79,7 +88,10 @@ async def evaluate_harness(
             "seed": seed,
             "batch_size": 8,
             "model_name": model,
-            "digests": {task: local.get(task, f"harness:{task}") for task in tasks},
+            "digests": {
+                task: digest_of(own[task]) if task in own else local.get(task, f"harness:{task}")
+                for task in tasks
+            },
             "timing_key": key,
         },
         inputs=inputs,
@@ -166,6 +178,30 @@ def local_tasks(folder: Path) -> dict[str, str]:
         if isinstance(task, dict) and isinstance(task.get("task"), str):
             found[task["task"]] = digest.hexdigest()
     return found
+
+
+def check_data(tasks: list[str], data: dict[str, Path]) -> None:
+    """Raise `InputError` or `DataError` for data that no task reads, or that are none."""
+    for task, path in data.items():
+        if task not in tasks:
+            raise InputError(
+                f"There are data for {task!r}, which is not among the tasks", hint="Name it there"
+            )
+        if task in UNSAFE:
+            raise InputError(
+                f"The harness runs what a model writes for {task!r} without a sandbox",
+                hint="Make a suite of it: the metric pass_at_k runs code in a sandbox (docs/evaluation.md)",
+            )
+        files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+        if not files:
+            raise DataError(path, "holds no .jsonl file", hint="Name them train, validation, test .jsonl")
+        for file in files:
+            next(read_rows(file))
+
+
+def digest_of(path: Path) -> str:
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(hashlib.sha256(file.read_bytes()).digest() for file in files)).hexdigest()
 
 
 def refuse_offline(tasks: list[str], local: dict[str, str]) -> None:

@@ -14,8 +14,10 @@
     python -P evaluate_harness.py spec.json out/
 
 Spec: ``inputs.model`` (folder), ``inputs.adapter`` (LoRA, optional), ``inputs.tasks`` (folder of task
-YAML files; relative ``data_files`` in them are found there; optional), ``tasks`` (names), ``limit`` (rows
-a task, 0 for all), ``num_fewshot`` (null: the task's own), ``apply_chat_template``, ``seed``, ``batch_size``.
+YAML files; relative ``data_files`` in them are found there; optional), ``inputs.data-TASK`` (data of a
+published task, in place of the hub's: a folder of train, validation and test .jsonl, or one file for the
+split that is scored; optional), ``tasks`` (names), ``limit`` (rows a task, 0 for all), ``num_fewshot``
+(null: the task's own), ``apply_chat_template``, ``seed``, ``batch_size``.
 
 Result: ``results`` {task: {``metric``, ``value``, ``stderr`` (or null), ``n``, ``num_fewshot``,
 ``metrics`` {name: value}, ``rows`` (JSONL: id, input, expected, output, score)}}, ``n``, ``versions``,
@@ -31,7 +33,7 @@ import math
 import os
 import sys
 import time
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,7 @@ class Recipe:
     tasks: list[str]
     adapter: Path | None = None
     folder: Path | None = None
+    data: dict[str, Path] = field(default_factory=dict)
     limit: int = 0
     num_fewshot: int | None = None
     apply_chat_template: bool = True
@@ -65,10 +68,12 @@ class Recipe:
     @classmethod
     def read(cls, path: Path) -> Recipe:
         spec = json.loads(path.read_text())
-        known = {f.name for f in fields(cls)} - {"model", "adapter", "folder"}
+        known = {f.name for f in fields(cls)} - {"model", "adapter", "folder", "data"}
         inputs = {k: Path(v) for k, v in spec["inputs"].items()}
         given = {k: v for k, v in spec.items() if k in known}
-        return cls(**given, model=inputs["model"], adapter=inputs.get("adapter"), folder=inputs.get("tasks"))
+        data = {k.removeprefix("data-"): path for k, path in inputs.items() if k.startswith("data-")}
+        own = {"adapter": inputs.get("adapter"), "folder": inputs.get("tasks")}
+        return cls(**given, **own, model=inputs["model"], data=data)
 
     @property
     def model_args(self) -> dict[str, Any]:
@@ -88,6 +93,39 @@ def task_manager(recipe: Recipe) -> Any:
             "Check the name, or give the task's YAML by include_path.",
         )
     return manager
+
+
+def with_data(recipe: Recipe, manager: Any) -> list[Any]:
+    """The tasks, those with data of their own as overrides of the published ones, groups included."""
+    return [own_data(manager, task, recipe) if task in recipe.data else task for task in recipe.tasks]
+
+
+def own_data(manager: Any, task: str, recipe: Recipe) -> dict[str, Any]:
+    path = recipe.data[task]
+    if path.is_dir():
+        files = {file.stem: str(file) for file in sorted(path.glob("*.jsonl"))}
+    else:
+        splits = splits_of(manager, task)
+        files = dict.fromkeys(splits, str(path))
+        if len(splits) > 1 and recipe.num_fewshot != 0:
+            raise Stop(
+                f"Task {task!r} takes examples from its split {splits[1]!r}, and {path.name} is one file",
+                "Give a folder with a .jsonl file a split, or num_fewshot=0.",
+            )
+    data = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+    return {"group" if task in manager.all_groups else "task": task, **data}
+
+
+def splits_of(manager: Any, task: str) -> list[str]:
+    """The splits that a task reads: the one that is scored, then that of its examples."""
+    built = manager.task_index[task]
+    while task in manager.all_groups:
+        task = manager._factory._load_full_config(built, None)["task"][0]
+        built = manager.task_index[task]
+    config = manager._factory._load_full_config(built, None)
+    scored = config.get("test_split") or config.get("validation_split") or config.get("training_split")
+    others = (config.get(f"{kind}_split") for kind in ("fewshot", "training", "validation"))
+    return list(dict.fromkeys(split for split in (scored, *others) if split))
 
 
 def main_metric(figures: dict[str, Any], config: dict[str, Any]) -> str:
@@ -160,7 +198,7 @@ def run(recipe: Recipe, out: Path) -> dict[str, Any]:
             model="hf",
             model_args=recipe.model_args,
             device="cuda" if torch.cuda.is_available() else "cpu",
-            tasks=recipe.tasks,
+            tasks=with_data(recipe, manager),
             task_manager=manager,
             limit=recipe.limit or None,
             num_fewshot=recipe.num_fewshot,
