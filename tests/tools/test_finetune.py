@@ -236,3 +236,20 @@ def test_hub_tasks_are_refused_offline(ctx: Context, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InputError, match="arc_easy fetch their data from the hub"):
         call(ctx, "evaluate_harness", model="base", tasks=["arc_easy"])
+
+
+def test_data_of_a_published_task_are_read_from_this_machine_and_code_is_not_run_unsandboxed(
+    ctx: Context, tmp_path: Path
+) -> None:
+    (tmp_path / "gsm.jsonl").write_text('{"question": "1 + 1?", "answer": "#### 2"}\n')
+    given: dict[str, Any] = {"model": "base", "num_fewshot": 0}
+    launch = call(ctx, "evaluate_harness", tasks=["gsm8k"], data={"gsm8k": "gsm.jsonl"}, **given)
+    assert launch.inputs["data-gsm8k"] == tmp_path / "gsm.jsonl"
+    assert not launch.spec["digests"]["gsm8k"].startswith("harness:")
+    with pytest.raises(InputError, match="none of the tasks"):
+        call(ctx, "evaluate_harness", tasks=["gsm8k"], data={"gsm": "gsm.jsonl"}, **given)
+    with pytest.raises(InputError, match="without a sandbox"):
+        call(ctx, "evaluate_harness", tasks=["humaneval"], data={"humaneval": "gsm.jsonl"}, **given)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"holds no \.jsonl"):
+        call(ctx, "evaluate_harness", tasks=["gsm8k"], data={"gsm8k": "empty"}, **given)

@@ -96,11 +96,11 @@ def task_manager(recipe: Recipe) -> Any:
 
 
 def with_data(recipe: Recipe, manager: Any) -> list[Any]:
-    """The tasks, those with data of their own as overrides of the published ones, groups included."""
+    """The tasks by name; those with data of their own built from the published ones, groups included."""
     return [own_data(manager, task, recipe) if task in recipe.data else task for task in recipe.tasks]
 
 
-def own_data(manager: Any, task: str, recipe: Recipe) -> dict[str, Any]:
+def own_data(manager: Any, task: str, recipe: Recipe) -> Any:
     path = recipe.data[task]
     if path.is_dir():
         files = {file.stem: str(file) for file in sorted(path.glob("*.jsonl"))}
@@ -113,7 +113,8 @@ def own_data(manager: Any, task: str, recipe: Recipe) -> dict[str, Any]:
                 "Give a folder with a .jsonl file a split, or num_fewshot=0.",
             )
     data = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
-    return {"group" if task in manager.all_groups else "task": task, **data}
+    index = manager.task_index
+    return manager._factory.build(index[task], overrides=data, registry=index)
 
 
 def splits_of(manager: Any, task: str) -> list[str]:
