@@ -181,17 +181,15 @@ def local_tasks(folder: Path) -> dict[str, str]:
 
 
 def check_data(tasks: list[str], data: dict[str, Path]) -> None:
-    """Raise `InputError` or `DataError` for data that no task reads, or that are none."""
+    """Raise `InputError` or `DataError` for tasks that run code, and for data that no task reads or are none."""
+    if unsafe := [task for task in tasks if task in UNSAFE]:
+        raise InputError(
+            f"The harness runs what a model writes for {unsafe[0]!r} without a sandbox",
+            hint="Make a suite of it: the metric pass_at_k runs code in a sandbox (docs/evaluation.md)",
+        )
     for task, path in data.items():
         if task not in tasks:
-            raise InputError(
-                f"There are data for {task!r}, which is not among the tasks", hint="Name it there"
-            )
-        if task in UNSAFE:
-            raise InputError(
-                f"The harness runs what a model writes for {task!r} without a sandbox",
-                hint="Make a suite of it: the metric pass_at_k runs code in a sandbox (docs/evaluation.md)",
-            )
+            raise InputError(f"There are data for {task!r}, which is none of the tasks", hint="Name it there")
         files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
         if not files:
             raise DataError(path, "holds no .jsonl file", hint="Name them train, validation, test .jsonl")

@@ -249,7 +249,7 @@ def test_data_of_a_published_task_are_read_from_this_machine_and_code_is_not_run
     with pytest.raises(InputError, match="none of the tasks"):
         call(ctx, "evaluate_harness", tasks=["gsm8k"], data={"gsm": "gsm.jsonl"}, **given)
     with pytest.raises(InputError, match="without a sandbox"):
-        call(ctx, "evaluate_harness", tasks=["humaneval"], data={"humaneval": "gsm.jsonl"}, **given)
+        call(ctx, "evaluate_harness", tasks=["gsm8k", "humaneval"], **given)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"holds no \.jsonl"):
         call(ctx, "evaluate_harness", tasks=["gsm8k"], data={"gsm8k": "empty"}, **given)
