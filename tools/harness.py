@@ -181,7 +181,7 @@ def local_tasks(folder: Path) -> dict[str, str]:
 
 
 def check_data(tasks: list[str], data: dict[str, Path]) -> None:
-    """Raise `InputError` or `DataError` for tasks that run code, and for data that no task reads or are none."""
+    """Raise `InputError` for tasks that run code and data that no task reads, `DataError` for no data."""
     if unsafe := [task for task in tasks if task in UNSAFE]:
         raise InputError(
             f"The harness runs what a model writes for {unsafe[0]!r} without a sandbox",
