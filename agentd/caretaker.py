@@ -6,6 +6,7 @@ A chore that goes wrong is told in the log and done again at its next turn; the 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class Caretaker:
-    """Does chores on the event loop; each is a short call that waits for nothing."""
+    """Does chores on the event loop, short calls or coroutines."""
 
     def __init__(self) -> None:
         self._chores: list[tuple[float, Callable[[], object]]] = []
@@ -40,7 +41,9 @@ class Caretaker:
 async def _repeat(seconds: float, chore: Callable[[], object]) -> None:
     while True:
         try:
-            chore()
+            done = chore()
+            if inspect.isawaitable(done):
+                await done
         except (AgentdError, OSError) as error:
             log.warning("%s: %s", chore.__name__, error)
         except Exception:

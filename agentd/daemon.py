@@ -19,6 +19,7 @@ from agentd.caretaker import Caretaker
 from agentd.config import Config
 from agentd.context import Offer
 from agentd.errors import AgentdError, Conflict, DataError
+from agentd.jobs import reaper
 from agentd.jobs.environments import Environments
 from agentd.jobs.launching import Places
 from agentd.jobs.runner import Jobs
@@ -55,6 +56,8 @@ log = logging.getLogger(__name__)
 
 EXPIRE_EVERY_S = 30.0
 NOTE_HEAD_EVERY_S = 300.0
+REAP_EVERY_S = 30.0
+TOKEN_SPARE_S = 7 * 86_400.0
 
 
 class Daemon:
@@ -97,7 +100,8 @@ class Daemon:
         attempts, artifacts = self.state_dir / "attempts", self.state_dir / "artifacts"
         self.artifacts = Artifacts(artifacts, attempts, ArtifactTable(self.store), self.journal)
         interpreters = {name: recipe.python for name, recipe in config.recipes.items()}
-        environ = {**os.environ, "UV_OFFLINE": "1"} if config.offline else os.environ
+        environ = {**os.environ, reaper.BUILDER_VARIABLE: str(self.state_dir)}
+        environ |= {"UV_OFFLINE": "1"} if config.offline else {}
         self.environments = Environments(
             config.cache_dir, interpreters=interpreters, accelerator=self.accelerator, environ=environ
         )
@@ -122,6 +126,7 @@ class Daemon:
             places,
             price=self._price,
             job_token=self._job_token,
+            revoke_tokens=lambda job_id: self._token_table.revoke(note=_gateway_of(job_id)),
             max_jobs=config.max_jobs,
         )
         self._catalog = Catalog(CatalogTable(self.store), self.journal, configured)
@@ -156,6 +161,7 @@ class Daemon:
         self._caretaker = Caretaker()
         self._caretaker.every(EXPIRE_EVERY_S, self.approvals.expire)
         self._caretaker.every(NOTE_HEAD_EVERY_S, self.journal.note)
+        self._caretaker.every(REAP_EVERY_S, self.jobs.reconciliation.reap)
 
     # --- life -------------------------------------------------------------------------------
 
@@ -166,8 +172,10 @@ class Daemon:
             "daemon.started", str(os.getpid()), "daemon", version=__version__, policy=self.rules.name
         )
         shutil.rmtree(self.state_dir / "scratch", ignore_errors=True)
+        reaper.end(reaper.builders(self.state_dir))
         self.ledger.recover()
-        await self.jobs.recover()
+        if await self.jobs.recover():
+            self.runs.set_back()
         self.calls.recover()
         self.runs.recover()
         self._caretaker.start()
@@ -225,11 +233,16 @@ class Daemon:
         return self._token_table.create(
             f"job:{job_id}",
             "infer",
-            f"gateway of {job_id}",
-            lifetime_s=lifetime_s + 600,
+            _gateway_of(job_id),
+            # It goes with the attempt; by the clock only long after, should that be set meanwhile.
+            lifetime_s=lifetime_s + TOKEN_SPARE_S,
             project=payer.project,
             charged=payer.principal,
         )
+
+
+def _gateway_of(job_id: str) -> str:
+    return f"gateway of {job_id}"
 
 
 class Tokens:

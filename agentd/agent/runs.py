@@ -93,6 +93,14 @@ class Runs:
         for run in self._table.list(state="running", limit=1000):
             self._drive(run)
 
+    def set_back(self) -> None:
+        """The state directory was set back: what runs were doing at that time goes on only if asked."""
+        for run in self._table.list(state="running", limit=100_000):
+            for step in self._table.steps(run.id).values():
+                if step.state == "running":
+                    self._table.put_step(run.id, step.step, state="stopped")
+            self._end(run.id, "stopped", "the state directory was set back to an older state")
+
     async def stop(self, run_id: str) -> dict[str, Any]:
         """End a run: its pending jobs are cancelled, finished steps stay. `resume` takes it up again."""
         run = self._get(run_id)

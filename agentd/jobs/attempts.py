@@ -1,6 +1,6 @@
 """One try at running a job, as a folder: written before it starts, read to learn what became of it.
 
-    launch.json   {attempt_id, about, argv, env, cwd, out, timeout_s, grace_s}; `about` names the job
+    launch.json   {attempt_id, about, argv, env, cwd, out, timeout_s, grace_s, holds}; `about` names the job
     spec.json     the recipe's SPEC        out/            its OUT; out/result.json is its result
     secrets.json  environment values that must not lie about (0600, gone once launched)
     ready         there once a service has answered
@@ -130,11 +130,13 @@ class Attempt:
         cwd: Path | None = None,
         grace_s: float = shim.GRACE_S,
         about: Mapping[str, Any] | None = None,
+        holds: Sequence[Path] = (),
     ) -> None:
         """Write everything the shim needs, durably; may be repeated until it has been launched.
 
         ``argv[0]`` is an absolute path. `secrets` are environment values as well, kept apart from
         what may be read. `about` says what it is for, to whoever finds the folder without its row.
+        `holds` are files that it keeps locked, shared, for as long as anything of it runs.
         Raises `Conflict` once it has been launched.
         """
         if self._has("go") or self._has("exit.json"):
@@ -149,6 +151,7 @@ class Attempt:
             "out": str(self.out),
             "timeout_s": timeout_s,
             "grace_s": grace_s,
+            "holds": [str(path) for path in holds],
         }
         for name in ("stop.json", "exit.json"):
             shim.set_aside(self._path(name))

@@ -7,7 +7,7 @@ of a header is compiled once per machine and kept, so asking again is instant an
     <cache>/locks/pylock.<key>.toml     key: header, Python, platform, find-links, accelerator
     <cache>/envs/<digest>/              the environment
     <cache>/envs/<digest>.json          written when it is whole; its mtime is the last use
-    <cache>/envs/<digest>.lock          held by whoever builds or removes it
+    <cache>/envs/<digest>.lock          held by whoever builds or removes it, shared by what runs in it
 
 Bytecode is compiled by the first job that imports a module, not at build time. Measured for the
 training environment on 2 cores: install 3 s, then the first import 25 s, later ones 9 s; with
@@ -40,7 +40,7 @@ from typing import Any
 
 from agentd.errors import DataError, Unavailable
 
-__all__ = ["Environment", "Environments", "Estimate", "Lock", "find_links", "script_header"]
+__all__ = ["Environment", "Environments", "Estimate", "Lock", "find_links", "lock_of", "script_header"]
 
 Progress = Callable[[dict[str, Any]], None]
 
@@ -145,10 +145,10 @@ class Environments:
         if self._touch(lock.digest, lock.recipe):
             return folder / "bin/python"
         self._envs.mkdir(parents=True, exist_ok=True)
-        async with _locked(self._envs / f"{lock.digest}.lock"):
+        async with _locked(self._envs / f"{lock.digest}.lock") as held:
             if not self._touch(lock.digest, lock.recipe):
                 self._check_disk(lock)
-                await self._install(lock, folder, progress or (lambda _: None), compile_bytecode)
+                await self._install(lock, folder, progress or (lambda _: None), compile_bytecode, held)
         return folder / "bin/python"
 
     def ready(self, digest: str, recipe: Path) -> Path | None:
@@ -173,7 +173,8 @@ class Environments:
     def prune(self, *, unused_s: float = 0.0, keep: Collection[str] = ()) -> tuple[Environment, ...]:
         """Remove the environments that were not used for `unused_s` seconds; returns them.
 
-        `keep` holds digests that running jobs use. Remains of builds that were broken off go as well.
+        What something runs in stays, whoever started it; `keep` holds digests that are needed soon.
+        Remains of builds that were broken off go as well.
         """
         old = [e for e in self.list() if e.digest not in keep and time.time() - e.last_used >= unused_s]
         gone = tuple(env for env in old if self._remove(env.digest))
@@ -256,23 +257,25 @@ class Environments:
                 hint="Free some disk: agentd env prune",
             )
 
-    async def _install(self, lock: Lock, folder: Path, progress: Progress, compile_bytecode: bool) -> None:
+    async def _install(
+        self, lock: Lock, folder: Path, progress: Progress, compile_bytecode: bool, held: int
+    ) -> None:
         assert lock.path is not None
         what = f"The environment of recipe {lock.recipe!r} could not be built"
         await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
-        await self._call(["venv", "--quiet", "--python", str(self._python), str(folder)], what)
+        await self._call(["venv", "--quiet", "--python", str(self._python), str(folder)], what, held=held)
         command = ["pip", "sync", "--python", str(folder / "bin/python")]
         command += ["--require-hashes", *(["--compile-bytecode"] if compile_bytecode else [])]
         if packages := _packages(lock.path):
             requirements = folder / "requirements.txt"
             requirements.write_text(_requirements(packages), "utf-8")
-            await self._call([*command, str(requirements)], what, _downloads(packages, progress))
+            await self._call([*command, str(requirements)], what, _downloads(packages, progress), held)
         size = await asyncio.to_thread(_disk_bytes, folder)
         marker = {"recipes": [lock.recipe], "size_bytes": size, "built": time.time(), "python": sys.version}
         self._write_marker(lock.digest, marker)
 
     def _remove(self, digest: str) -> bool:
-        """Remove an environment, whole or not; False if somebody is building it."""
+        """Remove an environment, whole or not; False if somebody is building it, or runs in it."""
         with (self._envs / f"{digest}.lock").open("ab") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -285,12 +288,20 @@ class Environments:
     # --- uv ---
 
     async def _call(
-        self, arguments: Sequence[str], what: str, on_line: Callable[[str], None] | None = None
+        self,
+        arguments: Sequence[str],
+        what: str,
+        on_line: Callable[[str], None] | None = None,
+        held: int | None = None,
     ) -> None:
-        """Run uv; its stderr goes to `on_line` line by line. Ended with the task that awaits it."""
+        """Run uv; its stderr goes to `on_line` line by line. Ended with the task that awaits it.
+
+        It inherits the lock `held`: should we be killed, nobody builds there while it still does.
+        """
         process = await asyncio.create_subprocess_exec(
             self._program(), *arguments, env=self._uv_env(), stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, cwd=self._locks.parent,
+            pass_fds=[] if held is None else [held],
         )  # fmt: skip
         assert process.stderr is not None
         lines: list[str] = []
@@ -331,6 +342,13 @@ class Environments:
 
 
 # --- headers and locks ----------------------------------------------------------------------
+
+
+def lock_of(python: Path) -> Path | None:
+    """The lock of the environment that this interpreter belongs to; None if it is none of ours."""
+    folder = python.parents[1]
+    lock = folder.with_name(f"{folder.name}.lock")
+    return lock if lock.exists() else None
 
 
 def script_header(recipe: Path) -> str:
@@ -485,7 +503,7 @@ def _disk_bytes(folder: Path) -> int:
 
 
 @asynccontextmanager
-async def _locked(path: Path) -> AsyncGenerator[None]:
+async def _locked(path: Path) -> AsyncGenerator[int]:
     """Hold `path` against other builders. Polled, so that a task that gives up leaves no thread behind."""
     with path.open("ab") as file:
         while True:
@@ -494,4 +512,4 @@ async def _locked(path: Path) -> AsyncGenerator[None]:
                 break
             except BlockingIOError:
                 await asyncio.sleep(LOCK_POLL_S)
-        yield
+        yield file.fileno()

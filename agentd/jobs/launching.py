@@ -17,6 +17,7 @@ from typing import Any
 from agentd.errors import Conflict
 from agentd.jobs import snapshot
 from agentd.jobs.attempts import Attempt
+from agentd.jobs.environments import lock_of
 from agentd.policy.digests import digest_file
 from agentd.sdk import ServiceView
 from agentd.store.jobs import JobRow
@@ -81,7 +82,13 @@ class Launching:
         if launch["gateway"]:
             secret_values["AGENTD_GATEWAY_KEY"] = self._job_token(row.id, launch["timeout_s"])
         attempt.prepare(
-            spec, attempt.argv(python, recipe), self._env(launch), secret_values, launch["timeout_s"]
+            spec,
+            attempt.argv(python, recipe),
+            self._env(launch),
+            secret_values,
+            launch["timeout_s"],
+            about=_about(row),
+            holds=[lock] if (lock := lock_of(python)) else [],
         )
         return Written(spec, digest_file(recipe), input_digests)
 
@@ -105,6 +112,22 @@ class Launching:
         if self._places.offline:
             env["HF_HUB_OFFLINE"] = "1"
         return env
+
+
+def _about(row: JobRow) -> dict[str, Any]:
+    """What a launched attempt has to tell of its job, should the database not know it any more."""
+    assert row.launch is not None
+    return {
+        "job": row.id,
+        "tool": row.tool,
+        "title": row.title,
+        "principal": row.principal,
+        "project": row.project,
+        "surface": row.surface,
+        "digest": row.digest,
+        "max_micro_usd": row.launch["max_micro_usd"],
+        "created_at": row.created_at,
+    }
 
 
 def _free_port() -> int:

@@ -24,6 +24,7 @@ from agentd.jobs.causes import Said, cause_of, cause_of_error, said_in, sentence
 from agentd.jobs.launching import Launching, Places
 from agentd.jobs.live import Live, LiveJobs
 from agentd.jobs.machine import JobEvent, again, event_of, pause_s
+from agentd.jobs.reconcile import Reconciliation
 from agentd.jobs.services import Services
 from agentd.jobs.shim import uptime
 from agentd.jobs.slots import Slots
@@ -81,13 +82,15 @@ class Jobs:
         *,
         price: Callable[[float], int],
         job_token: Callable[[str, float], str],
+        revoke_tokens: Callable[[str], object],
         max_jobs: int = 1,
     ) -> None:
         self._store, self._table, self._approvals = store, table, approvals
         self._journal, self._changes, self._building, self._places = journal, changes, building, places
         self._slots = Slots(max_jobs)
         self._live: LiveJobs = LiveJobs(Live)
-        self._steps = Transitions(store, table, approvals, ledger, journal, changes, price)
+        self._steps = Transitions(store, table, approvals, ledger, journal, changes, price, revoke_tokens)
+        self.reconciliation = Reconciliation(store, table, self._steps, journal, places.attempts)
         self.services = Services(table, journal, changes, self._live)
         self._launching = Launching(places, job_token)
         self.finish: Finisher = _no_finish
@@ -199,14 +202,18 @@ class Jobs:
         """End a job that was never launched."""
         self._steps.end(job_id, "fail", cause_of_error(error), _told(job_id, error))
 
-    async def recover(self) -> None:
-        """Watch what was launched and has not ended; what was being prepared is queued again."""
-        self._sweep()
+    async def recover(self) -> bool:
+        """Watch what was launched and has not ended; what was being prepared is queued again.
+
+        Nothing is launched before the folders and the database agree. Whether the state was set back.
+        """
+        set_back = await self.reconciliation.at_start()
         for row in reversed(self._table.list(state="live", limit=10_000)):
             if row.state == "running":
                 self._adopt(row)
             elif row.state == "preparing":
                 self._steps.move(row, "requeue")
+        return set_back
 
     async def aclose(self) -> None:
         """Stop watching. Running jobs go on without us and are adopted at the next start."""
@@ -220,6 +227,10 @@ class Jobs:
         attempt = self._table.attempt_of(row.id)
         if attempt is None:
             self._steps.end(row.id, "lose", "lost", "the daemon ended while it was carried out")
+            return
+        if not self.reconciliation.ours(attempt.folder):
+            reason = f"it was launched from {str(attempt.folder.parent)!r}, which is not ours to look after"
+            self._steps.end(row.id, "lose", "restored", reason)
             return
         self._journal.append("job.adopted", row.id, "daemon", attempt=attempt.id)
         if not row.is_service:
@@ -461,14 +472,6 @@ class Jobs:
     def _report(self, job_id: str, **progress: Any) -> None:
         self._live[job_id].progress = {k: v for k, v in progress.items() if k != "event"}
         self._changes.announce()
-
-    def _sweep(self) -> None:
-        """Attempts that were written but never recorded were never launched either: forget them."""
-        known = self._table.all_attempts()
-        for folder in self._places.attempts.glob("att-*"):
-            if folder.name not in known:
-                log.info("removing %s, which was never launched", folder)
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 async def _no_finish(row: JobRow, finished: Finished) -> dict[str, Any]:

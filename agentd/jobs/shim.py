@@ -40,7 +40,7 @@ import signal
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 LOG_CAP = 64 << 20  # bytes kept of stdout, and of stderr
@@ -56,6 +56,7 @@ WATCHED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 ID_VARIABLE = "AGENTD_ATTEMPT_ID"
 FOLDER_VARIABLE = "AGENTD_ATTEMPT_DIR"
 SERVE = "--serve"
+CGROUP = "agentd-"  # and the attempt's id
 
 _FLOCK = "hhqqi"  # struct flock: l_type, l_whence, l_start, l_len, l_pid
 _PR_SET_CHILD_SUBREAPER = 36
@@ -266,7 +267,7 @@ def make_cgroup(attempt_id: str) -> str:
     """A fresh cgroup below ours, or "" where that is not allowed."""
     try:
         own = _own_cgroup()
-        path = os.path.join(own, f"agentd-{attempt_id}") if own else ""
+        path = os.path.join(own, CGROUP + attempt_id) if own else ""
         if path and not os.path.isdir(path):
             os.mkdir(path)
         if path and not os.access(f"{path}/cgroup.procs", os.W_OK):
@@ -287,6 +288,16 @@ def _own_cgroup() -> str:
         return ""
     inside = os.path.relpath(ours[1], mount[1])  # the mount may show only a part of the hierarchy
     return "" if inside.startswith("..") else os.path.normpath(os.path.join(mount[2], inside))
+
+
+def cgroups() -> dict[str, str]:
+    """``{attempt id: path}`` of the attempts' cgroups that stand below ours."""
+    try:
+        own = _own_cgroup()
+        names = os.listdir(own) if own else []
+    except OSError:
+        return {}
+    return {name[len(CGROUP) :]: os.path.join(own, name) for name in names if name.startswith(CGROUP)}
 
 
 def populated(cgroup: str) -> bool:
@@ -354,11 +365,20 @@ class Supervisor:
         files = [os.open(os.devnull, os.O_RDONLY)]
         files += [os.open(self.path(name), append, 0o600) for name in ("stdout", "stderr")]
         os.set_inheritable(self.lock, True)
+        self._hold(self.launch.get("holds", ()))
         _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         self.cgroup = make_cgroup(self.id)
         self.oom_before = _counter("/proc/vmstat", "oom_kill")
         self.deadline = uptime() + float(self.launch["timeout_s"])
         return argv, env, files
+
+    def _hold(self, paths: Iterable[str]) -> None:
+        """Share these locks with all that runs of the attempt: nobody removes what it runs in."""
+        for path in paths:
+            with contextlib.suppress(OSError):  # it runs without, then
+                fd = os.open(path, os.O_RDWR)
+                fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                os.set_inheritable(fd, True)
 
     def publish_go(self) -> None:
         """The point of no return. Only the lock's holder comes here, so nobody has published it before."""

@@ -6,10 +6,11 @@ was not answered may be taken again: what is stored is read first.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentd.errors import Conflict
+from agentd.ids import new_id
 from agentd.jobs.attempts import Attempt, Exit
 from agentd.jobs.machine import JobEvent, advance
 from agentd.policy.approvals import Approvals
@@ -19,13 +20,16 @@ from agentd.signals import Changes
 from agentd.store import Store
 from agentd.store.jobs import JobRow, JobTable
 from agentd.store.journal import Journal
-from agentd.store.ledger import Ledger
+from agentd.store.ledger import DEFAULT_PROJECT, Ledger
 
 __all__ = ["Transitions"]
 
 
 class Transitions:
-    """The only writer of job states. `price` is micro-USD for that many seconds."""
+    """The only writer of job states. `price` is micro-USD for that many seconds.
+
+    `revoke_tokens` makes the gateway's keys of a job worthless.
+    """
 
     def __init__(
         self,
@@ -36,9 +40,11 @@ class Transitions:
         journal: Journal,
         changes: Changes,
         price: Callable[[float], int],
+        revoke_tokens: Callable[[str], object] = lambda _: None,
     ) -> None:
         self._store, self._table, self._approvals = store, table, approvals
         self._ledger, self._journal, self._changes, self._price = ledger, journal, changes, price
+        self._revoke_tokens = revoke_tokens
 
     def move(self, row: JobRow, event: JobEvent, **changes: Any) -> JobRow:
         """One step of the state machine, journalled. Raises `Conflict` when somebody was faster."""
@@ -82,6 +88,7 @@ class Transitions:
         with self._store.transaction():
             row = self._found(row.id)
             self._end_attempt(attempt, "fail" if exit else "lose", cause, reason, exit)
+            self._revoke_tokens(row.id)
             launch = row.launch or {}
             serves = list(launch["service"]["serves"]) if launch.get("service") else None
             paid = self._settle(row, exit)
@@ -107,6 +114,7 @@ class Transitions:
                 return
             if attempt is not None:
                 self._end_attempt(attempt, event, cause, reason, exit)
+            self._revoke_tokens(row.id)
             self.move(
                 row,
                 event,
@@ -120,6 +128,52 @@ class Transitions:
         if attempt is not None:
             attempt.tidy()
         self._changes.announce()
+
+    def record_forgotten(
+        self, attempt: Attempt, about: Mapping[str, Any], exit: Exit | None, reason: str
+    ) -> None:
+        """Write down an attempt that only its folder tells of, what it cost, and its job if need be."""
+        with self._store.transaction():
+            row = self._table.find(str(about.get("job", ""))) or self._add_lost(about, reason)
+            self._table.add_attempt(
+                attempt.id, row.id, attempt.folder, None, self._table.attempts(row.id) + 1
+            )
+            self._end_attempt(attempt, "lose", "restored", reason, exit)
+            spent = self._price(exit.seconds) if exit else int(about.get("max_micro_usd", 0))
+            # It is spent already, so no budget can refuse it.
+            entry = self._ledger.reserve("job", row.id, row.payer, 0, attempt=attempt.id, kept=spent)
+            self._ledger.settle(entry, spent)
+            self._table.update(row.id, micro_usd=(row.micro_usd or 0) + spent)
+            self._journal.append(
+                "attempt.found", attempt.id, "daemon", job=row.id, cause="restored", micro_usd=spent
+            )
+        self._changes.announce()
+
+    def _add_lost(self, about: Mapping[str, Any], reason: str) -> JobRow:
+        """A job that the database has forgotten, as far as its attempt remembers it."""
+        now = self._store.now()
+        row = self._table.add(
+            id=str(about.get("job") or new_id("job")),
+            tool=str(about.get("tool", "")),
+            title=str(about.get("title", "")) or "Forgotten job",
+            state="lost",
+            cause="restored",
+            reason=reason,
+            principal=str(about.get("principal", "")),
+            project=str(about.get("project", "")) or DEFAULT_PROJECT,
+            surface=str(about.get("surface", "")),
+            cwd="/",
+            arguments={},
+            quote={},
+            digest=str(about.get("digest", "")),
+            created_at=float(about.get("created_at", now)),
+            ended_at=now,
+        )
+        self._journal.append(
+            "job.lost", row.id, "daemon", tool=row.tool, **{"from": "", "to": "lost"},
+            cause="restored", reason=reason,
+        )  # fmt: skip
+        return row
 
     def _check_number(self, row: JobRow, number: int) -> None:
         """Raises `Conflict` unless that many attempts were approved."""
