@@ -14,6 +14,7 @@ from agentd.daemon import accelerator
 from agentd.errors import AgentdError, NotFound
 from agentd.jobs.environments import Environments, Lock
 from agentd.plugins import Plugins
+from agentd.store.jobs import environments_needed
 
 __all__ = ["env"]
 
@@ -94,20 +95,23 @@ def _build(environments: Environments, recipe: Path, compile_: bool) -> None:
 def prune(days: float, yes: bool) -> None:
     """Remove environments. They are built again when a job needs them.
 
+    Those of jobs that run, wait or are queued stay.
+
     \b
     Example: agentd env prune --days 30
     """
-    environments = _environments(load_config())
-    listed = environments.list()
+    config = load_config()
+    environments, keep = _environments(config), environments_needed(config.state_dir / "agentd.db")
+    listed = [environment for environment in environments.list() if environment.digest not in keep]
     if not listed:
-        show.errors.print("No environments are built.")
+        show.errors.print("There are no environments that nothing needs.")
         return
     if not yes:
         click.confirm(
             f"Remove up to {len(listed)} environments ({show.bytes_(sum(e.size_bytes for e in listed))})?",
             abort=True,
         )
-    gone = environments.prune(unused_s=days * 86_400)
+    gone = environments.prune(unused_s=days * 86_400, keep=keep)
     show.errors.print(f"removed {len(gone)}, {show.bytes_(sum(e.size_bytes for e in gone))}")
 
 

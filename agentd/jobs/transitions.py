@@ -115,6 +115,8 @@ class Transitions:
             if attempt is not None:
                 self._end_attempt(attempt, event, cause, reason, exit)
             self._revoke_tokens(row.id)
+            if (approval := self._approvals.of_job(row.id)) is not None:
+                self._approvals.void(approval, f"its job has ended: {reason}")  # if it is still unused
             self.move(
                 row,
                 event,

@@ -9,11 +9,11 @@ from pydantic import BaseModel
 
 from agentd.ids import new_id
 from agentd.sdk import Cause, JobState, Quote
-from agentd.store.database import Row, Store, loads
+from agentd.store.database import Row, Store, loads, reading
 from agentd.store.ledger import Payer
 from agentd.store.tokens import Role
 
-__all__ = ["AttemptRow", "JobRow", "JobTable"]
+__all__ = ["AttemptRow", "JobRow", "JobTable", "environments_needed"]
 
 ENDED = ("succeeded", "failed", "cancelled", "lost", "timed_out")
 
@@ -176,6 +176,20 @@ class JobTable:
             reason=reason,
             seconds=seconds,
         )
+
+
+def environments_needed(database: Path) -> set[str]:
+    """Digests of the environments of jobs that have not ended; read beside a daemon or without one."""
+    if not database.exists():
+        return set()
+    marks = ", ".join("?" for _ in ENDED)
+    with reading(database) as connection:
+        rows = connection.execute(
+            "SELECT json_extract(launch, '$.environment') FROM jobs"
+            f" WHERE launch IS NOT NULL AND state NOT IN ({marks})",
+            ENDED,
+        )
+        return {digest for (digest,) in rows if digest}
 
 
 def _job(row: Row) -> JobRow:

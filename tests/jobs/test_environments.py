@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,9 @@ import pytest
 
 from agentd.errors import DataError, Unavailable
 from agentd.jobs import environments
-from agentd.jobs.environments import Environments, find_links, script_header
+from agentd.jobs.environments import Environments, find_links, lock_of, script_header
+from agentd.store import Store
+from agentd.store.jobs import JobTable, environments_needed
 
 PLAIN = '# /// script\n# requires-python = ">=3.11"\n# dependencies = []\n# ///\n"""Nothing."""\n'
 OFFLINE = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "UV_OFFLINE": "1"}
@@ -189,6 +193,68 @@ def test_pruning_keeps_what_is_in_use_and_what_is_being_built(envs, recipe, tmp_
     assert [env.digest for env in envs.prune()] == [digest]
     assert envs.list() == ()
     assert not python.exists()
+
+
+def test_pruning_keeps_what_something_runs_in_though_its_daemon_and_shim_are_gone(
+    envs, recipe, prepare, until_event
+) -> None:
+    python = build(envs, recipe())
+    held = lock_of(python)
+    assert held is not None
+    attempt = prepare("import json, signal\nprint(json.dumps({'event': 'up'}))\nsignal.pause()", holds=[held])
+
+    async def scene() -> None:
+        attempt.spawn_shim()
+        await until_event(attempt, "up")
+        os.kill(json.loads((attempt.folder / "go").read_text())["pid"], signal.SIGKILL)
+        assert envs.prune() == ()
+        await attempt.kill_tree(grace_s=0)
+        assert len(envs.prune()) == 1
+
+    asyncio.run(scene())
+
+
+BUILDER = """
+import asyncio, sys
+from pathlib import Path
+from agentd.jobs.environments import Environments
+envs = Environments(Path(sys.argv[1]), uv=Path(sys.argv[2]), environ={"PATH": "/usr/bin:/bin"})
+async def build():
+    await envs.build(await envs.lock(Path(sys.argv[3])))
+asyncio.run(build())
+"""
+
+
+def test_nobody_builds_where_the_builder_of_a_killed_daemon_still_does(envs, recipe, tmp_path: Path) -> None:
+    lock = asyncio.run(envs.lock(recipe()))
+    pipe, slow = tmp_path / "pipe", tmp_path / "slow-uv"
+    os.mkfifo(pipe)
+    slow.write_text(f"#!/bin/sh\necho $$ > {pipe}\nexec sleep 600\n")
+    slow.chmod(0o755)
+    command = [sys.executable, "-c", BUILDER, str(tmp_path / "cache"), str(slow), str(recipe())]
+    daemon = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+    builder = int(pipe.read_text())
+    daemon.kill()
+    daemon.wait()
+    with (tmp_path / "cache/envs" / f"{lock.digest}.lock").open("ab") as held:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.kill(builder, signal.SIGKILL)
+        fcntl.flock(held, fcntl.LOCK_EX)
+
+
+def test_jobs_that_have_not_ended_need_their_environments(tmp_path: Path) -> None:
+    database = tmp_path / "agentd.db"
+    assert environments_needed(database) == set()
+    store = Store(database)
+    table = JobTable(store)
+    for state in ("queued", "waiting_approval", "running", "failed", "succeeded"):
+        table.add(
+            tool="work", title="Work", state=state, principal="ada", surface="mcp", cwd="/",
+            arguments={}, launch={"environment": f"env of {state}"}, quote={},
+        )  # fmt: skip
+    assert environments_needed(database) == {"env of queued", "env of waiting_approval", "env of running"}
+    store.close()
 
 
 def test_a_named_interpreter_is_used_as_it_is(recipe, tmp_path: Path) -> None:
