@@ -26,7 +26,7 @@ FLOORS = (
     ("config",),
     ("store",),
     ("policy", "plugins", "jobs", "artifacts"),
-    ("context",),
+    ("context", "backup"),
     ("binder",),
     ("router", "calls"),
     ("agent",),

@@ -10,6 +10,7 @@ look.py       models, ledger, why, reports
 journal.py    journal: what happened, its head, and whether nobody edited it
 evals.py      eval run, gate, report, export
 data.py       data prepare, check …   review.py     data review, publish
+backup.py     backup, restore
 envs.py       env list, build, prune  doctor.py     doctor
 demo.py       demo                    bench.py      bench
 """

@@ -37,6 +37,8 @@ COMMANDS = {
     "why": "agentd.cli.look:why",
     "ledger": "agentd.cli.look:ledger",
     "journal": "agentd.cli.journal:journal",
+    "backup": "agentd.cli.backup:backup",
+    "restore": "agentd.cli.backup:restore",
     "env": "agentd.cli.envs:env",
     "doctor": "agentd.cli.doctor:doctor",
     "demo": "agentd.cli.demo:demo",

@@ -640,6 +640,9 @@ class Claims(Body):
     pairs: list[Pair] = Field(min_length=1, max_length=50)
 
 
+CACHE_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n"  # https://bford.info/cachedir/
+
+
 # --- the retriever ----------------------------------------------------------------------------
 
 
@@ -652,6 +655,9 @@ class Retriever:
         self.data, self.embedder, self.label = data, embedder, label
         self.store = Store(data / "store.sqlite")
         self.writing = threading.Lock()
+        for derived in ("chroma", "bm25"):  # made anew from the store: nothing that a backup needs
+            (data / derived).mkdir(parents=True, exist_ok=True)
+            (data / derived / "CACHEDIR.TAG").write_text(CACHE_TAG, encoding="ascii")
         settings = chromadb.Settings(anonymized_telemetry=False)
         self.chroma = chromadb.PersistentClient(str(data / "chroma"), settings=settings)
         self.keywords: dict[int, Keywords] = {}
