@@ -120,9 +120,10 @@ async def test_cancelling_between_two_attempts_ends_the_job(
 async def test_an_attempt_that_the_budget_has_no_room_for_is_not_made(
     boot: Boot, agent: Caller, tmp_path: Path
 ) -> None:
-    starts, daemon = tmp_path / "starts", await boot(budget=Budget(per_day_usd=3.0))
-    job = await launched(daemon, agent, how=SEGV, attempts=2, timeout_s=1.49, starts=str(starts))
-    other = daemon.ledger.reserve("job", "somebody else", _payer(agent), 1_400_000)
+    starts, daemon = tmp_path / "starts", await boot(budget=Budget(per_day_usd=60.0))
+    job = await launched(daemon, agent, how=SEGV, attempts=2, timeout_s=30.0, starts=str(starts))
+    # All that is left: whatever the first attempt spends, a second one does not fit any more.
+    other = daemon.ledger.reserve("job", "somebody else", _payer(agent), 30_000_000)
     view = await daemon.jobs.settled(job)
     assert (view.state, view.cause, view.attempt) == ("failed", "over_budget", 1)
     assert [entry.id for entry in daemon.ledger.open_of("somebody else")] == [other]
