@@ -28,7 +28,7 @@ def _with_interval(
 ) -> tuple[float, float, float]:
     value = metric.corpus_score(outputs, references).score
     resampled = metric.corpus_score(outputs, references, n_bootstrap=1000)
-    mean, half = resampled._mean, resampled._ci
+    mean, half = float(resampled._mean), float(resampled._ci)
     return value, max(0.0, min(value, mean - half)), min(100.0, max(value, mean + half))
 
 

@@ -20,7 +20,7 @@ def figures(rows: Sequence[Mapping[str, Any]], *, word_order: int = 0) -> dict[s
     columns = [list(column) for column in zip_longest(*(_references(row["expected"]) for row in rows))]
     value = _chrf(word_order).corpus_score(outputs, columns).score
     resampled = _chrf(word_order).corpus_score(outputs, columns, n_bootstrap=1000)
-    mean, half = resampled._mean, resampled._ci
+    mean, half = float(resampled._mean), float(resampled._ci)
     return {"corpus_chrf": (value, max(0.0, min(value, mean - half)), min(100.0, max(value, mean + half)))}
 
 
