@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from agentd.config import Budget, Config
 from agentd.daemon import Daemon
 from agentd.policy.callers import Caller
 from agentd.sdk import JobView
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("agentd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("agentd")
 
 ROOT = Path(__file__).parent / "root"
 CACHE = Path(os.environ.get("AGENTD_CACHE") or Path(__file__).parents[1] / "build" / "cache")

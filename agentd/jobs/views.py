@@ -37,7 +37,7 @@ def job_view(
         cause=row.cause,
         reason=row.reason,
         attempt=attempt.number if attempt else 0,
-        attempts=(row.launch or {}).get("attempts", 1),
+        attempts=_attempts(row),
         quote=row.quote,
         progress={} if row.ended else redact(progress),
         result=row.result,
@@ -52,6 +52,12 @@ def job_view(
         service=service,
         next=_next(row, approval, service),
     )
+
+
+def _attempts(row: JobRow) -> int:
+    """As many as were asked for; 1 where the stored launch was changed to say nothing of the kind."""
+    asked = (row.launch or {}).get("attempts")
+    return asked if isinstance(asked, int) else 1
 
 
 def _next(row: JobRow, approval: Approval | None, service: Mapping[str, Any] | None) -> str:

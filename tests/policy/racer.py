@@ -39,7 +39,7 @@ async def main(path: Path, name: str) -> None:
         try:
             with store.transaction():
                 approvals.consume(question.job, Binding.model_validate(question.bound))
-                jobs.add_attempt(f"att-{name}-{question.job}", question.job, Path("/nowhere"), None)
+                jobs.add_attempt(f"att-{name}-{question.job}", question.job, Path("/nowhere"), None, 1)
             used += 1
         except Conflict:
             pass
