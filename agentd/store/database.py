@@ -253,7 +253,7 @@ class Store:
         if _is_full(error):
             return DiskFull(
                 f"{database} could not be written, since the disk is full; nothing was changed",
-                hint="Free some space there: 'agentd doctor' says how much",
+                hint="Free some space on the disk of that folder, then call again",
             )
         if committing and _is_disk(error):
             return Unknown(
