@@ -35,7 +35,7 @@ WORST = 12
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a page is made of. `pairs` holds a row of the report and the baseline's row of the same id."""
+    """What a page shows: `before` has the baseline's rows by id, `peers` are (name, seconds a row, score)."""
 
     report: Report
     rows: Sequence[Mapping[str, Any]]

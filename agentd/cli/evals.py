@@ -109,7 +109,8 @@ def run(
         show.errors.print(f"broken: {show.escape(str(error))}")
         sys.exit(BROKEN)
     outcome = _gate(client, made, known, margin, alpha) if known else None
-    _write(client, made, known, {"html": html, "markdown": markdown, "junit": junit})
+    named = [Path(suite).stem for suite in suites]
+    _write(client, made, known, {"html": html, "markdown": markdown, "junit": junit}, named)
     if json_:
         show.as_json({"reports": made, "gate": outcome})
     else:
@@ -158,7 +159,7 @@ def report(
     client = connect()
     against = [_reference(client, baseline)] if baseline else []
     files = {"html": html, "markdown": markdown, "junit": junit}
-    _write(client, [ref], against, files)
+    _write(client, [ref], against, files, [ref])
     if json_ or not any(files.values()):
         click.echo(_page(client, ref, against[0] if against else "", "json" if json_ else "markdown"))
 
@@ -207,13 +208,15 @@ def _gate(
     return client.call("gate", given)
 
 
-def _write(client: Client, made: list[str], known: list[str], files: dict[str, Path | None]) -> None:
-    """Each report to its file; of several suites, the suite's name goes before the suffix."""
-    for index, ref in enumerate(made):
+def _write(
+    client: Client, made: list[str], known: list[str], files: dict[str, Path | None], suites: list[str]
+) -> None:
+    """Each report to its file; of several, the suite's name goes before the suffix."""
+    for index, (ref, suite) in enumerate(zip(made, suites, strict=True)):
         against = known[index] if index < len(known) else ""
         for format_, path in files.items():
             if path is not None:
-                suffix = f".{ref.rpartition('-')[2]}" if len(made) > 1 else ""
+                suffix = f".{suite}" if len(made) > 1 else ""
                 file = path.with_name(f"{path.stem}{suffix}{path.suffix}")
                 file.write_text(_page(client, ref, against, format_), encoding="utf-8")
                 show.errors.print(f"wrote {file}")

@@ -1,6 +1,6 @@
 """Shims, forked from a process that has loaded the shim already.
 
-Starting an interpreter for each took 40 ms of a core; a fork takes 2. The server is a child of the
+A fork is spared the start of an interpreter, which took about 40 ms of a core. The server is a child of the
 daemon and ends when the daemon does, however that ends; the shims that it forked go on. One that
 was killed is replaced at the next request. It knows folders, and nothing of what is in them.
 """

@@ -180,6 +180,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_at_once(python: Path, tiny: Path
     code, events = run(python, spec_file(tmp_path, tiny, method="full", epochs=20, learning_rate=1e30))
     assert code == 2
     assert "The loss became" in events[-1]["message"]
+    assert events[-1]["cause"] == "nan_loss"
 
 
 @pytest.mark.slow

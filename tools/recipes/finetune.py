@@ -61,11 +61,11 @@ PACK_LIMIT = 1536
 
 
 class Stop(Exception):
-    """Ends the run with an error event: what happened and what to do next."""
+    """Ends the run with an error event: what happened, what to do next, and the cause for programs."""
 
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(self, message: str, hint: str, cause: str = "input") -> None:
         super().__init__(message)
-        self.hint = hint
+        self.hint, self.cause = hint, cause
 
 
 def emit(event: str, **values: Any) -> None:
@@ -280,6 +280,7 @@ def make_trainer(
                 raise Stop(
                     f"The loss became {value.item()} at step {self.state.global_step + 1}",
                     f"Lower learning_rate (now {recipe.learning_rate:g}), look for rows with no completion.",
+                    "nan_loss",
                 )
             return loss
 
@@ -408,6 +409,7 @@ def train(trainer: Any, recipe: Recipe, out: Path) -> dict[str, float]:
         raise Stop(
             f"Out of memory with {recipe.batch_size} rows a batch: {error}".splitlines()[0],
             "Halve batch_size and double gradient_accumulation, or lower max_length.",
+            "out_of_memory",
         ) from error
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     tail = losses[-max(1, len(losses) // 10) :]
@@ -531,7 +533,7 @@ def main() -> int:
     try:
         result = run(Recipe.read(spec), out)
     except Stop as stop:
-        emit("error", message=str(stop), hint=stop.hint)
+        emit("error", message=str(stop), hint=stop.hint, cause=stop.cause)
         return 2
     partial = out / "result.json.tmp"
     partial.write_text(json.dumps(result, indent=2))
