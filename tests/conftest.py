@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,6 +26,17 @@ ROOT = Path(__file__).parent / "root"
 CACHE = Path(os.environ.get("AGENTD_CACHE") or Path(__file__).parents[1] / "build" / "cache")
 
 Until = Callable[..., Awaitable[JobView]]
+
+
+def load(path: Path) -> ModuleType:
+    """A file that no package holds, such as a recipe, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 class Boot:

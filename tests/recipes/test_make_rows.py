@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,10 +10,11 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+
+from tests.conftest import load
 
 RECIPE = Path(__file__).parents[2] / "tools/recipes/make_rows.py"
 TEXT = """# Lager
@@ -25,17 +25,7 @@ Der Schlüssel zum Tresor hängt abends nie mehr hinter der grünen Tür.
 """
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_rows", RECIPE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-recipe = load()
+recipe = load(RECIPE)
 
 
 class Retriever(ThreadingHTTPServer):
