@@ -1,12 +1,15 @@
 """The digest of exactly what would run: arguments, recipe, environment, and inputs by content.
 
-An approval is given for such a digest and for nothing else.
+An approval is given for such a digest and for nothing else. A large file that was read is not read
+again while its inode says that nothing touched it: weights are looked at before every launch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +17,12 @@ from typing import Any
 from agentd.errors import InputError
 
 __all__ = ["digest_file", "digest_tree", "digest_value"]
+
+_LARGE = 1 << 20  # bytes from which a digest is remembered
+_SETTLED_S = 2.0  # younger files may change again within one tick of the file system's clock
+_REMEMBERED = 4096  # files, about a megabyte
+
+_digests: dict[tuple[int, ...], str] = {}
 
 
 def digest_value(value: Any) -> str:
@@ -33,9 +42,29 @@ def digest_value(value: Any) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 of a file's content."""
+    """SHA-256 of a file's content.
+
+    A large file's is remembered by device, inode, size and the times of its last write and last change
+    of any kind; the last of these cannot be set back by a program.
+    """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        identity = _identity(os.fstat(file.fileno()))
+        if identity and identity in _digests:
+            return _digests[identity]
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if identity and identity == _identity(os.fstat(file.fileno())):
+            if len(_digests) >= _REMEMBERED:
+                _digests.clear()
+            _digests[identity] = digest
+    return digest
+
+
+def _identity(stat: os.stat_result) -> tuple[int, ...] | None:
+    """What changes when a file's content does; None where that cannot be relied on."""
+    settled = time.time() - max(stat.st_ctime, stat.st_mtime) > _SETTLED_S
+    if stat.st_size < _LARGE or not settled:
+        return None
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def digest_tree(path: Path) -> str:

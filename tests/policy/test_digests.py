@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentd.errors import InputError
+from agentd.policy import digests
 from agentd.policy.digests import digest_file, digest_tree, digest_value
 
 JSON = st.recursive(
@@ -122,3 +125,35 @@ def test_what_cannot_be_looked_at_whole_is_refused(tree: Path, tmp_path: Path) -
 def test_a_text_that_is_no_text_is_refused() -> None:
     with pytest.raises(InputError, match="which is no character"):
         digest_value({"text": "\ud800"})
+
+
+def test_a_large_file_is_read_once_until_something_touches_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "_SETTLED_S", 0.0)
+    read: list[str] = []
+    original = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *a: (read.append("once"), original(*a))[1])
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"a" * digests._LARGE)
+    time.sleep(0.05)  # a tick of the file system's clock
+    first = digest_file(path)
+    assert digest_file(path) == first
+    assert len(read) == 1
+
+    times = path.stat()
+    with path.open("r+b") as file:  # as somebody would who wants it not to be seen
+        file.write(b"b")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    time.sleep(0.05)
+    assert path.stat().st_mtime_ns == times.st_mtime_ns
+    assert digest_file(path) != first
+
+
+def test_a_file_that_was_just_written_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"a" * digests._LARGE)
+    first = digest_file(path)
+    with path.open("r+b") as file:
+        file.write(b"b")
+    assert digest_file(path) != first
