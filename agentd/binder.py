@@ -12,15 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from agentd.context import Offer
 from agentd.policy import bindings, named
 from agentd.policy.bindings import Binding
 from agentd.policy.callers import Caller
 from agentd.policy.digests import digest_file, digest_value
 from agentd.policy.prices import Prices
-from agentd.policy.rules import RuleSet
+from agentd.policy.rules import RuleSet, with_defaults
 from agentd.sdk import Tool
 from agentd.store.jobs import JobRow
 
@@ -68,13 +66,8 @@ class Binder:
         return await asyncio.to_thread(named.digests_of_files, files) if files else {}
 
     def with_defaults(self, tool: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments as the tool will see them: leaving one out is no way round a rule about it."""
-        if tool not in self._tools:
-            return dict(arguments)
-        try:
-            return self._tools[tool].arguments.model_validate(dict(arguments)).model_dump(mode="json")
-        except ValidationError:
-            return dict(arguments)  # it was valid when it was asked for: what is stored has been changed
+        """Arguments as the tool will see them."""
+        return with_defaults(self._tools.get(tool), arguments)
 
     def each(self, launch: Mapping[str, Any]) -> int:
         """What one attempt of a launch, as stored, may cost at most, in micro-USD at present prices."""

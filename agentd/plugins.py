@@ -31,6 +31,7 @@ _CONTENT = {
     "evals/judges": "judge",
     "evals/scorers": "scorer",
     "policies": "rule set",
+    "policies/tests": "file of example calls",
     "tools/plans": "plan",
     "tools/recipes": "recipe",
     "adapters/models": "provider",

@@ -6,6 +6,7 @@ show.py       tables, progress, figures
 follow.py     watching a job or a run until its end, asking at a terminal on the way
 serve.py      serve, stop, mcp        call.py       call, run, runs
 jobs.py       jobs                    approvals.py  approvals, approve, deny
+policy.py     policy explain, test
 look.py       models, ledger, why, reports
 journal.py    journal: what happened, its head, and whether nobody edited it
 evals.py      eval run, gate, report, export

@@ -30,6 +30,7 @@ COMMANDS = {
     "approvals": "agentd.cli.approvals:approvals",
     "approve": "agentd.cli.approvals:approve",
     "deny": "agentd.cli.approvals:deny",
+    "policy": "agentd.cli.policy:policy",
     "models": "agentd.cli.look:models",
     "eval": "agentd.cli.evals:evals",
     "data": "agentd.cli.data:data",

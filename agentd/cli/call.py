@@ -14,7 +14,7 @@ from agentd.cli.client import Client, connect
 from agentd.cli.follow import ask, fail_unless_done, follow_job, follow_run, interactive
 from agentd.errors import InputError, NeedsApproval
 
-__all__ = ["call", "run", "runs", "tools"]
+__all__ = ["call", "named_values", "run", "runs", "tools"]
 
 WIDEST = 5  # columns a terminal has room for; --json has all of them
 
@@ -38,7 +38,7 @@ def call(
               agentd call search query="how long do refunds take" collection=handbook
               agentd call finetune model=smollm2-135m dataset=train.jsonl epochs=2 --quote
     """
-    client, given = connect(), _arguments(arguments)
+    client, given = connect(), named_values(arguments)
     if only_quote:
         tool, given = "quote", {"tool": tool, "arguments": given}
     try:
@@ -125,7 +125,7 @@ def run(
     if resume:
         run_id = client.post(f"/api/runs/{resume}/resume")["id"]
     elif plan:
-        run_id = client.call("run_plan", {"plan": plan, "params": _arguments(settings)})["run"]
+        run_id = client.call("run_plan", {"plan": plan, "params": named_values(settings)})["run"]
     else:
         raise InputError("Name a plan", hint="agentd run tickets, agentd run plan.yaml, or --resume RUN")
     if no_wait:
@@ -171,7 +171,7 @@ def runs(run_id: str | None, follow: bool, json_: bool) -> None:
     show.table(["step", "tool", "state", "job", "reason"], rows, empty="")
 
 
-def _arguments(pairs: tuple[str, ...]) -> dict[str, Any]:
+def named_values(pairs: tuple[str, ...]) -> dict[str, Any]:
     """``name=value`` pairs, by `_value`."""
     given: dict[str, Any] = {}
     for pair in pairs:

@@ -12,14 +12,14 @@ import datetime
 import fnmatch
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from agentd import documents
-from agentd.sdk import Quote
+from agentd.sdk import Quote, Tool
 from agentd.store.tokens import Role
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "explain",
     "load_rules",
     "unmet",
+    "with_defaults",
 ]
 
 Effect = Literal["deny", "ask", "allow"]
@@ -190,6 +191,21 @@ def _decision(rules: RuleSet, effect: Effect, rule: Rule, call: Call) -> Decisio
         people=rule.people,
         requester_may_answer=rule.requester_may_answer,
     )
+
+
+def with_defaults(tool: Tool | None, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments as the tool will see them: leaving one out is no way round a rule about it.
+
+    What is not valid stays as it is, beside the defaults of what was left out.
+    """
+    if tool is None:
+        return dict(arguments)
+    try:
+        return tool.arguments.model_validate(dict(arguments)).model_dump(mode="json")
+    except ValidationError:
+        fields = tool.arguments.model_fields.items()
+        left_out = {n: f.get_default(call_default_factory=True) for n, f in fields if not f.is_required()}
+        return {**left_out, **arguments}
 
 
 def unmet(rule: Rule, call: Call) -> Iterator[str]:

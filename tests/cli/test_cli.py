@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from agentd import errors
 from agentd.cli.app import COMMANDS, app, exit_code
-from agentd.cli.call import _arguments
+from agentd.cli.call import named_values
 from agentd.errors import AgentdError, InputError
 
 ROOT = Path(__file__).parents[1] / "root"
@@ -88,14 +88,14 @@ def test_every_error_of_the_tree_has_its_exit_code(kind: type[AgentdError]) -> N
     ],
 )  # fmt: skip
 def test_values_are_read_as_what_they_look_like(text: str, value: Any) -> None:
-    read = _arguments((f"x={text}",))["x"]
+    read = named_values((f"x={text}",))["x"]
     assert (read, type(read)) == (value, type(value))
 
 
 @pytest.mark.parametrize("pair", ["text", "=x", "two words=x", "a-b=1"])
 def test_what_is_no_pair_is_refused(pair: str) -> None:
     with pytest.raises(InputError, match="is not NAME=VALUE"):
-        _arguments((pair,))
+        named_values((pair,))
 
 
 # --- with one -------------------------------------------------------------------------------
