@@ -69,7 +69,9 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except AgentdError as error:
-            click.echo(f"agentd: {error}", err=True)
+            from agentd.cli.visible import spelled
+
+            click.echo(f"agentd: {spelled(str(error), lines=True)}", err=True)
             sys.exit(exit_code(error))
         except KeyboardInterrupt:
             click.echo("\nagentd: stopped watching; what was started goes on (agentd jobs)", err=True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import click
+from rich.text import Text
 
 from agentd.cli import show
 from agentd.cli.client import connect
 from agentd.cli.follow import ask, interactive, people_of, show_question
+from agentd.cli.visible import visible
 
 __all__ = ["approvals", "approve", "deny"]
 
@@ -86,4 +88,5 @@ def _decide(approval_id: str, verdict: str, reason: str) -> None:
         if answered["state"] == "pending"
         else answered["state"]
     )
-    show.errors.print(f"{answered['id']} {told}: {show.escape(answered['action'])} ({answered['job']})")
+    said = visible(answered["action"])
+    show.errors.print(Text.assemble(f"{answered['id']} {told}: ", said, f" ({answered['job']})"))

@@ -6,6 +6,7 @@ goes to stderr, so that stdout carries nothing but the result.
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Generator, Mapping
@@ -15,12 +16,12 @@ from typing import Any
 
 import click
 from rich.live import Live
-from rich.markup import escape
 from rich.spinner import Spinner
 from rich.text import Text
 
 from agentd.cli.client import Client
-from agentd.cli.show import errors, facts, progress_line, span, state_mark
+from agentd.cli.show import bytes_, errors, facts, progress_line, span, state_mark
+from agentd.cli.visible import shortened, spelled, visible
 from agentd.errors import AgentdError, Conflict, NeedsApproval
 from agentd.store.ledger import usd
 
@@ -92,34 +93,83 @@ def ask(client: Client, approval: Mapping[str, Any]) -> None:
     if answer == "l":
         errors.print(f"It stays open: agentd approve {approval['id']}")
         return
-    body = {"verdict": "approve" if answer == "y" else "deny", "reason": ""}
+    reason = click.prompt("Why not?", default="", show_default=False, err=True) if answer == "n" else ""
+    body = {"verdict": "approve" if answer == "y" else "deny", "reason": reason}
     try:
         client.post(f"/api/approvals/{approval['id']}", body)
     except Conflict as error:
-        errors.print(f"[yellow]{escape(str(error))}[/]")
+        errors.print(visible(error), style="yellow")
 
 
 def show_question(approval: Mapping[str, Any]) -> None:
-    """The facts of a question, the costly ones first. Every value is escaped: a name may be hostile."""
+    """What is new and what it costs first, then what it is. Every value is escaped: it may be hostile."""
     told, quote = approval["facts"], approval["facts"].get("quote") or {}
-    errors.rule(Text(approval["action"], style="bold"), style="magenta", align="left")
+    errors.rule(_title(approval["action"]), style="magenta", align="left")
+    again = told.get("again")
+    facts(
+        {
+            "asked again": f"{again['because']} (after {again['after']})" if again else "",
+            "approved by": people_of(approval) if approval["people"] > 1 else "",
+        },
+        errors,
+        lines=False,
+    )
+    _show_differences(approval)
+    limit = f", {span(told['timeout_s'])}" if "timeout_s" in told else ""
+    tries = f" × {told['attempts']} attempts" if told.get("attempts", 1) > 1 else ""
     facts(
         {
             "asked by": f"{approval['requested_by']} ({told.get('why', '')})",
             "takes about": span(quote.get("seconds")) if quote.get("seconds") else "",
             "costs about": usd(quote["micro_usd"]) if quote.get("micro_usd") is not None else "",
-            "at most": f"{usd(told['max_micro_usd'])}, {span(told['timeout_s'])}"
-            if "max_micro_usd" in told
-            else "",
-            "memory": f"{quote['ram_bytes'] / 1e9:.1f} GB" if quote.get("ram_bytes") else "",
-            "GPU memory": f"{quote['vram_bytes'] / 1e9:.1f} GB" if quote.get("vram_bytes") else "",
-            "figured from": quote.get("basis", ""),
-            "with": ", ".join(f"{k}={v}" for k, v in told.get("arguments", {}).items()),
+            "at most": f"{usd(told['max_micro_usd'])}{limit}{tries}" if "max_micro_usd" in told else "",
+            "memory": bytes_(quote["ram_bytes"]) if quote.get("ram_bytes") else "",
+            "GPU memory": bytes_(quote["vram_bytes"]) if quote.get("vram_bytes") else "",
+            "figured from": shortened(quote.get("basis", "")),
+            **{f"with {name}": _shown(value) for name, value in told.get("arguments", {}).items()},
+            **{f"input {name}": digest[:16] for name, digest in told.get("inputs", {}).items()},
+            "recipe": " ".join((told.get("recipe", ""), told.get("recipe_digest", "")[:16])).strip(),
+            "environment": told.get("environment", "")[:16],
             "digest": approval["digest"][:16],
-            "approved by": people_of(approval) if approval["people"] > 1 else "",
         },
         errors,
+        lines=False,
     )
+
+
+def _title(text: str) -> Text:
+    title = visible(shortened(text))
+    title.stylize("bold")
+    return title
+
+
+def _show_differences(approval: Mapping[str, Any]) -> None:
+    """Old and new, beside the last action of the kind that was approved."""
+    if approval["like"] is None:
+        errors.print("nothing like it was approved before", style="dim")
+        return
+    like = visible(approval["like"])
+    if not approval["differences"]:
+        errors.print(Text.assemble("nothing differs from ", like, ", which was approved"), style="dim")
+        return
+    errors.print(Text.assemble("differs from ", like, ", which was approved:"), style="dim")
+    rows = {one["what"]: _change(one["before"], one["now"], one["form"]) for one in approval["differences"]}
+    facts(rows, errors, lines=False)
+
+
+def _change(before: Any, now: Any, form: str) -> str:
+    return f"{_shown(before, form)} → {_shown(now, form)}"
+
+
+def _shown(value: Any, form: str = "value") -> str:
+    """A value so that none can be taken for several: texts in quotation marks, as JSON."""
+    if value is None:
+        return "(none)" if form != "value" else "null"
+    if form in ("usd", "seconds", "bytes") and isinstance(value, int | float):
+        return usd(round(value)) if form == "usd" else span(value) if form == "seconds" else bytes_(value)
+    if form == "digest":
+        return str(value)[:16]
+    return shortened(json.dumps(value, ensure_ascii=False, default=str))
 
 
 def people_of(approval: Mapping[str, Any]) -> str:
@@ -142,7 +192,8 @@ def _decide(client: Client, job: Mapping[str, Any], *, must: bool = True) -> Non
             approval_id=approval["id"],
             hint=f"agentd approve {approval['id']}; then: agentd jobs {job['id']} --follow",
         )
-    errors.print(f"waiting for approval of {escape(job['title'])}: agentd approve {approval['id']}")
+    how = f": agentd approve {approval['id']}"
+    errors.print(Text.assemble("waiting for approval of ", visible(job["title"]), how))
 
 
 def _tell_step(step: Mapping[str, Any]) -> None:
@@ -198,13 +249,13 @@ class _Line:
         running = f" ({span(time.time() - since)})" if since else ""
         if self._live:
             self._spinner.update(
-                text=Text(f"{title}: {detail or state}{running}", overflow="ellipsis", no_wrap=True)
+                text=Text(spelled(f"{title}: {detail or state}{running}"), overflow="ellipsis", no_wrap=True)
             )
             self._live.update(self._spinner)
             return
         now, said = time.monotonic(), f"{title}: {state}"
         if said != self._said or now - self._at >= QUIET_EVERY_S:
-            errors.print(Text(f"· {title}: {detail or state}{running}"), soft_wrap=True)
+            errors.print(visible(f"· {title}: {detail or state}{running}"), soft_wrap=True)
             self._said, self._at = said, now
 
 

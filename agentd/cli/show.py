@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from agentd.cli.visible import spelled, visible
 from agentd.store.ledger import usd
 
 __all__ = [
@@ -35,6 +37,11 @@ PIPE_WIDTH = 160  # what reads a pipe does not wrap
 console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 errors = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPE_WIDTH)
 
+# JSON leaves these as they are; a terminal obeys them, hides them, or shows what is around them otherwise.
+_UNPRINTABLE = re.compile(
+    "[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e0fff]"
+)
+
 _MARKS = {
     "succeeded": ("✓", "green"),
     "failed": ("✗", "red"),
@@ -50,7 +57,8 @@ _MARKS = {
 
 def as_json(value: Any) -> None:
     """The one place where results for programs are written: JSON on stdout."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    click.echo(_UNPRINTABLE.sub(lambda found: json.dumps(found[0])[1:-1], text))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
@@ -65,7 +73,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) 
             column.lstrip(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
         )
     for row in listed:
-        shown.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in row))
+        shown.add_row(*(cell if isinstance(cell, Text) else visible(cell) for cell in row))
     console.print(shown)
 
 
@@ -75,12 +83,22 @@ def state_mark(state: str) -> Text:
     return Text(f"{mark} {state}", style=style)
 
 
-def facts(values: Mapping[str, Any], to: Console = console) -> None:
-    """Name and value, a line each; values that are empty are left out."""
-    width = max((len(name) for name in values), default=0)
-    for name, value in values.items():
-        if value not in (None, "", {}, []):
-            to.print(Text.assemble((f"{name:>{width}}  ", "dim"), Text(str(value))))
+def facts(values: Mapping[str, Any], to: Console = console, *, lines: bool = True) -> None:
+    """Name and value, a line each; empty values are left out.
+
+    With `lines`, newlines in values are kept. Without, a value stays in its column however long it
+    is: nothing in it can pass for a fact of its own.
+    """
+    shown = {name: value for name, value in values.items() if value not in (None, "", {}, [])}
+    width = max((len(spelled(name)) for name in values), default=0)
+    for name, value in shown.items():
+        label = Text(f"{spelled(name):>{width}}  ", style="dim")
+        if lines:
+            to.print(Text.assemble(label, visible(value, lines=True)))
+        else:
+            beside = max(to.width - len(label), 20)
+            for number, line in enumerate(visible(value).wrap(to, beside, overflow="fold")):
+                to.print(Text.assemble(label if number == 0 else " " * len(label), line), soft_wrap=True)
 
 
 def span(seconds: float | None) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from agentd.errors import Conflict, Denied, InputError, NotFound, Unauthorized
 from agentd.policy.bindings import RULES, Binding, listed
 from agentd.policy.callers import Caller
+from agentd.policy.differences import Difference, differences
 from agentd.policy.people import People
 from agentd.policy.rules import Decision
 from agentd.store import Store
@@ -35,9 +36,11 @@ class Outdated(Conflict):
 
 
 class Question(Approval):
-    """An approval with what was answered so far."""
+    """An approval with what was answered so far, and beside the last approved action like it."""
 
     answers: list[Answer]
+    like: str | None
+    differences: list[Difference]
 
 
 class Approvals:
@@ -69,8 +72,14 @@ class Approvals:
         approval = self._table.find(approval_id) or self._table.of_job(approval_id)
         if approval is None:
             raise NotFound("approval", approval_id, [a.id for a in self.list()])
-        answers = self._table.answers(approval.id)
-        return Question(**approval.model_dump(), bound=approval.bound, answers=answers)
+        like = self._table.last_like(approval)
+        return Question(
+            **approval.model_dump(),
+            bound=approval.bound,
+            answers=self._table.answers(approval.id),
+            like=like.id if like else None,
+            differences=differences(like.facts, approval.facts) if like else [],
+        )
 
     def of_job(self, job_id: str) -> Approval | None:
         return self._table.of_job(job_id)

@@ -81,6 +81,18 @@ class ApprovalTable:
         )
         return [_approval(row) for row in rows]
 
+    def last_like(self, approval: Approval) -> Approval | None:
+        """The newest approved action of the same tool before it, of the same kind if there is one."""
+        row = self._store.row(
+            f"{_SELECT} JOIN jobs ON jobs.id = approvals.job"
+            " JOIN jobs AS mine ON mine.id = ?1 AND jobs.tool = mine.tool"
+            " WHERE approvals.state IN ('approved', 'consumed') AND approvals.id != ?2"
+            " AND approvals.created_at <= ?3"
+            " ORDER BY jobs.timing_key = mine.timing_key DESC, approvals.created_at DESC LIMIT 1",
+            [approval.job, approval.id, approval.created_at],
+        )
+        return _approval(row) if row else None
+
     def answers(self, approval_id: str) -> list[Answer]:
         """Oldest first."""
         rows = self._store.rows("SELECT * FROM answers WHERE approval = ? ORDER BY at, id", [approval_id])
