@@ -75,9 +75,12 @@ class Binder:
         return self._prices.of(self._offer.accelerator, limit) if isinstance(limit, int | float) else 0
 
     def most(self, launch: Mapping[str, Any] | None) -> int:
-        """What all its attempts may cost together."""
-        attempts = launch.get("attempts", 1) if launch else 0
-        return self.each(launch or {}) * (attempts if isinstance(attempts, int) else 1)
+        """What all its attempts may cost together, and all that it asks of models."""
+        if launch is None:
+            return 0
+        attempts, tokens = launch.get("attempts", 1), launch.get("tokens_micro_usd", 0)
+        time = self.each(launch) * (attempts if isinstance(attempts, int) else 1)
+        return time + (tokens if isinstance(tokens, int) else 0)
 
 
 def _source_of(tool: Tool) -> Path:

@@ -38,6 +38,7 @@ from agentd.policy.bindings import COST, DIGEST, RULES, Binding
 from agentd.policy.callers import Caller
 from agentd.policy.digests import digest_file, digest_value
 from agentd.policy.prices import Prices
+from agentd.policy.quotes import Quotes
 from agentd.policy.rules import DAYS, Call, Decision, RuleSet, decide
 from agentd.redaction import refuse_secrets
 from agentd.sdk import Finished, JobView, Launch, Quote, ServiceView, Tool
@@ -78,12 +79,13 @@ class Calls:
         journal: Journal,
         rules: RuleSet,
         prices: Prices,
+        quotes: Quotes,
         locking: Locking,
     ) -> None:
         self.tools = tools
         self._offer, self._store, self._table, self._jobs = offer, store, table, jobs
         self._approvals, self._ledger, self._journal = approvals, ledger, journal
-        self._rules, self._prices, self._locking = rules, prices, locking
+        self._rules, self._quotes, self._locking = rules, quotes, locking
         self._binder = Binder(tools, offer, rules, prices)
         self._admissions: set[asyncio.Task[None]] = set()
         jobs.finish, jobs.bind, jobs.ask_again = self._finish, self._binder.bind, self._ask_again
@@ -123,7 +125,7 @@ class Calls:
         if not isinstance(outcome, Launch):
             return Quote(basis="is there already")
         self._check_launch(name, outcome)
-        return outcome.quote
+        return self._quotes.of(name, outcome).quote
 
     def context(self, caller: Caller) -> Context:
         return Context(self, self._offer, self._jobs, caller)
@@ -241,7 +243,6 @@ class Calls:
             remaining_micro_usd=self._ledger.remaining(caller.payer),
             time=now.time(),
             day=DAYS[now.weekday()],
-            price_known=self._prices.known(self._offer.accelerator),
         )
         decision = decide(self._rules, call)
         if decision.effect == "deny":
@@ -261,6 +262,7 @@ class Calls:
     ) -> JobRow:
         """Make the call durable as a queued job; what it needs decided is decided in the background."""
         self._check_launch(name, launch)
+        estimate, launch = launch.quote, self._quotes.of(name, launch)
         recipe = self._offer.plugins.find("tools", f"recipes/{launch.recipe}.py")
         stored = {
             **asdict(launch),
@@ -289,6 +291,7 @@ class Calls:
                 arguments=arguments,
                 launch=stored,
                 quote=launch.quote.model_dump(),
+                estimate=estimate.model_dump(),
                 timing_key=str(launch.spec.get("timing_key", "")),
                 serves=list(launch.service.serves) if launch.service else None,
             )

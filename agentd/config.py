@@ -70,6 +70,13 @@ class Config(Section):
     )
     policy: str = Field(default="default", description="a rule set: a name in policies/ or a path")
     prices: str = Field(default="prices", description="a dated price table: a name in policies/ or a path")
+    price_days: int = Field(
+        default=180, ge=0, description="prices older than so many days are in doubt; 0: never"
+    )
+    ram_gb: float | None = Field(
+        default=None, gt=0, description="memory that a job may be quoted at; by default what there is"
+    )
+    vram_gb: float | None = Field(default=None, gt=0, description="the same of a GPU")
     max_jobs: int = Field(default=1, ge=1, description="jobs that run at once; services do not count")
     approval_hours: float = Field(
         default=72.0, gt=0, description="an unanswered question expires after this long"

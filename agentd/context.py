@@ -46,6 +46,7 @@ class Offer:
     artifacts: sdk.Artifacts
     catalog_for: Callable[[Caller], sdk.Catalog]
     price: Callable[[float], int]
+    price_doubt: Callable[[sdk.Model], str]
     reports: sdk.Reports
     judgements: sdk.Judgements
     plugins: Plugins
@@ -81,6 +82,9 @@ class Context:
 
     def price(self, seconds: float) -> int:
         return self._offer.price(seconds)
+
+    def price_doubt(self, model: sdk.Model) -> str:
+        return self._offer.price_doubt(model)
 
     def data_dir(self, name: str) -> Path:
         folder = self._offer.data_dir / name

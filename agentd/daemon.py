@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import getpass
 import json
 import logging
@@ -19,6 +20,7 @@ from agentd.caretaker import Caretaker
 from agentd.config import Config
 from agentd.context import Offer
 from agentd.errors import AgentdError, Conflict, DataError
+from agentd.hardware import accelerator, ram_bytes, vram_bytes
 from agentd.jobs import reaper
 from agentd.jobs.environments import Environments
 from agentd.jobs.launching import Places
@@ -29,12 +31,14 @@ from agentd.plugins import Plugins
 from agentd.policy.approvals import Approvals
 from agentd.policy.callers import Caller
 from agentd.policy.people import People
-from agentd.policy.prices import load_prices
+from agentd.policy.prices import load_prices, model_doubt
+from agentd.policy.quotes import Quotes
 from agentd.policy.rules import load_rules
 from agentd.redaction import hide_environment
 from agentd.router.catalog import CallersCatalog, Catalog
 from agentd.router.dispatch import Dispatch
 from agentd.router.providers import with_provider
+from agentd.sdk import Model
 from agentd.signals import Changes
 from agentd.store import Store
 from agentd.store.approvals import ApprovalTable
@@ -50,7 +54,7 @@ from agentd.store.requests import RequestTable
 from agentd.store.runs import RunTable
 from agentd.store.tokens import TokenTable
 
-__all__ = ["Daemon", "accelerator", "named_document"]
+__all__ = ["Daemon", "named_document"]
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +118,14 @@ class Daemon:
             denial_sticks_s=config.denial_hours * 3600,
         )
         table = JobTable(self.store)
+        self.quotes = Quotes(
+            table,
+            self.prices,
+            self.accelerator,
+            max_price_days=config.price_days,
+            ram_bytes=_gb(config.ram_gb) or ram_bytes(),
+            vram_bytes=_gb(config.vram_gb) or (vram_bytes() if self.accelerator != "cpu" else 0),
+        )
         places = Places(attempts, artifacts, config.cache_dir, f"{self.url}/v1", config.offline)
         self.jobs = Jobs(
             self.store,
@@ -130,12 +142,20 @@ class Daemon:
             max_jobs=config.max_jobs,
         )
         self._catalog = Catalog(CatalogTable(self.store), self.journal, configured)
-        self._dispatch = Dispatch(self._catalog, _Serving(self.jobs), self.leases, self.requests)
+        self._dispatch = Dispatch(
+            self._catalog,
+            _Serving(self.jobs),
+            self.leases,
+            self.requests,
+            self.journal,
+            self._price_doubt,
+        )
         self.catalog = self._catalog_for(Caller("daemon", "admin", "daemon", self.state_dir, is_agent=True))
         offer = Offer(
             self.artifacts,
             self._catalog_for,
             self._price,
+            self._price_doubt,
             self.reports,
             self.judgements,
             self.plugins,
@@ -154,6 +174,7 @@ class Daemon:
             self.journal,
             self.rules,
             self.prices,
+            self.quotes,
             _Building(self.environments),
         )
         self.runs = Runs(RunTable(self.store), self.calls, self.jobs, self.journal, self.changes)
@@ -228,16 +249,20 @@ class Daemon:
     def _price(self, seconds: float) -> int:
         return self.prices.of(self.accelerator, seconds)
 
+    def _price_doubt(self, model: Model) -> str:
+        return model_doubt(model, datetime.datetime.now(datetime.UTC).date(), self.config.price_days)
+
     def _job_token(self, job_id: str, lifetime_s: float) -> str:
-        payer = self.jobs.row(job_id).payer
+        row = self.jobs.row(job_id)
         return self._token_table.create(
             f"job:{job_id}",
             "infer",
             _gateway_of(job_id),
             # It goes with the attempt; by the clock only long after, should that be set meanwhile.
             lifetime_s=lifetime_s + TOKEN_SPARE_S,
-            project=payer.project,
-            charged=payer.principal,
+            project=row.project,
+            charged=row.principal,
+            allowance=(row.launch or {}).get("tokens_micro_usd", 0),
         )
 
 
@@ -266,6 +291,7 @@ class Tokens:
             is_agent=row.note != "owner",
             project=row.project or DEFAULT_PROJECT,
             charged=row.charged,
+            allowance=row.allowance,
         )
 
     def _ensure(self, path: Path, role: Any, note: str) -> None:
@@ -304,11 +330,8 @@ class _Serving:
         self.find, self.touch = jobs.services.find, jobs.services.touch
 
 
-def accelerator() -> str:
-    """What jobs run on here: "cuda", "rocm" or "cpu"."""
-    if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
-        return "cuda"
-    return "rocm" if Path("/dev/kfd").exists() else "cpu"
+def _gb(size: float | None) -> int:
+    return round((size or 0) * 1e9)
 
 
 def named_document(plugins: Plugins, name: str) -> Path:

@@ -13,8 +13,10 @@ __all__ = [
     "ADDRESS",
     "AGENT_TOKEN",
     "OWNER_TOKEN",
+    "PROJECT_HEADER",
     "cache_dir",
     "config_file",
+    "project",
     "read_address",
     "remote",
     "state_dir",
@@ -22,6 +24,7 @@ __all__ = [
 
 ADDRESS = "daemon.json"
 OWNER_TOKEN, AGENT_TOKEN = "owner-token", "agent-token"
+PROJECT_HEADER = "agentd-project"
 
 
 def config_file(env: Mapping[str, str] = os.environ) -> Path | None:
@@ -52,6 +55,11 @@ def remote(env: Mapping[str, str] = os.environ) -> tuple[str, str] | None:
     """URL and token of a daemon elsewhere: ``AGENTD_URL`` and ``AGENTD_TOKEN``. None without the first."""
     url = env.get("AGENTD_URL", "").rstrip("/")
     return (url, env.get("AGENTD_TOKEN", "")) if url else None
+
+
+def project(env: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The header that books what is called on a project: ``AGENTD_PROJECT``, if it is set."""
+    return {PROJECT_HEADER: env["AGENTD_PROJECT"]} if env.get("AGENTD_PROJECT") else {}
 
 
 def read_address(state: Path) -> dict[str, Any] | None:

@@ -11,7 +11,9 @@ This module knows nothing of SQL, HTTP, MCP or processes.
 
 from __future__ import annotations
 
+import datetime
 import inspect
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,14 +113,25 @@ class Record(BaseModel):
 
 
 class Quote(Record):
-    """What a call will take, stated before it is made."""
+    """What a call will take, stated before it is made.
+
+    A tool fills in what it reckons from sizes and method: `seconds` (of a service: of its life), memory,
+    disk, what requests to models may cost, and the basis. The kernel corrects time and memory by what
+    past jobs of the kind took, and adds the rest.
+    """
 
     seconds: float = Field(default=0.0, ge=0, description="expected wall time")
+    seconds_low: float = Field(default=0.0, ge=0, description="with `seconds_high`: where it should end")
+    seconds_high: float = Field(default=0.0, ge=0, description="0 as long as too few past jobs are known")
+    level: float = Field(default=0.0, description="share of jobs that should end between the two")
+    past_jobs: int = Field(default=0, description="jobs that the time was corrected by")
     gpu_hours: float = Field(default=0.0, ge=0)
     ram_bytes: int = Field(default=0, ge=0, description="peak resident memory")
     vram_bytes: int = Field(default=0, ge=0)
     disk_bytes: int = Field(default=0, ge=0)
-    micro_usd: int = Field(default=0, ge=0, description="money, in millionths of a US dollar")
+    micro_usd: int = Field(default=0, ge=0, description="all money, in millionths of a US dollar")
+    tokens_micro_usd: int = Field(default=0, ge=0, description="of it, what requests to models cost")
+    doubt: str = Field(default="", description="why the price is not certain; then a person is asked")
     basis: str = Field(default="", description="how the figures were reached, for the person who approves")
 
 
@@ -140,14 +153,16 @@ class Launch:
     the recipe finds ``{"url", "token_env"}`` of each in ``spec["services"]``. With `gateway`, the
     job gets ``AGENTD_GATEWAY_URL`` and ``AGENTD_GATEWAY_KEY``, an OpenAI-compatible endpoint that
     answers for every catalog model and alias. `timeout_s` is a hard wall clock (services: a
-    lifetime). For a `service`, ``spec["port"]`` is filled in by the kernel unless given, and the
-    secret that callers must send as a bearer token is in ``AGENTD_SERVICE_TOKEN``.
+    lifetime), raised by the kernel where past jobs of the kind took long. For a `service`,
+    ``spec["port"]`` is filled in by the kernel unless given, and the secret that callers must send as a
+    bearer token is in ``AGENTD_SERVICE_TOKEN``.
 
     `attempts` is how often it may be started in all, each time with a wall clock and a reservation of
     its own: after a crash, an I/O error, an unexplained exit code or a start that failed
     (`agentd.jobs.machine.again`). One that was lost without a word counts among these only if it is
     `repeatable`: doing it twice does no harm. With `accelerator` ("gpu", "cuda" or "rocm") nobody is
-    asked to approve it where there is none.
+    asked to approve it where there is none. What it asks of models through the gateway costs at most
+    `tokens_micro_usd`; further requests are refused.
     """
 
     recipe: str
@@ -163,6 +178,7 @@ class Launch:
     attempts: int = 1
     repeatable: bool = False
     accelerator: str = ""
+    tokens_micro_usd: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,10 +219,22 @@ class Model(Record):
     upstream: str = Field(default="", description="the model's name at that endpoint")
     key_env: str = Field(default="", description="environment variable that holds the key")
     context: int = Field(default=0, ge=0, description="context length in tokens, 0 if unknown")
-    input_micro_usd_per_mtok: int = Field(default=0, ge=0)
-    output_micro_usd_per_mtok: int = Field(default=0, ge=0)
+    input_micro_usd_per_mtok: int | None = Field(default=None, ge=0)
+    output_micro_usd_per_mtok: int | None = Field(default=None, ge=0)
+    prices_as_of: datetime.date | None = Field(default=None, description="the day these prices were read")
     size_bytes: int = 0
     meta: dict[str, Any] = {}
+
+    @property
+    def price_unknown(self) -> bool:
+        """Whether it is behind an API and nobody said what it costs. What else states no price is free."""
+        stated = (self.input_micro_usd_per_mtok, self.output_micro_usd_per_mtok)
+        return self.kind in ("frontier", "reasoning") and None in stated
+
+    def price(self, tokens_in: float, tokens_out: float) -> int:
+        """Micro-USD, rounded up."""
+        a, b = self.input_micro_usd_per_mtok or 0, self.output_micro_usd_per_mtok or 0
+        return math.ceil((tokens_in * a + tokens_out * b) / 1_000_000)
 
 
 class Alias(Record):
@@ -393,9 +421,6 @@ class Jobs(Protocol):
     async def wait(self, job_id: str, max_s: float) -> JobView: ...
     def logs(self, job_id: str, *, tail: int = 50) -> list[str]: ...
     async def cancel(self, job_id: str, *, by: str = "daemon") -> JobView: ...
-    def seconds_of(self, tool: str, key: str) -> list[float]:
-        """Seconds that succeeded jobs of `tool` whose ``spec['timing_key']`` was `key` took, newest last."""
-        ...
 
 
 class Services(Protocol):
@@ -462,6 +487,10 @@ class Context(Protocol):
 
     def price(self, seconds: float) -> int:
         """Micro-USD for that long on this machine, from the dated price table."""
+        ...
+
+    def price_doubt(self, model: Model) -> str:
+        """Why the price of a model is not certain (unknown, undated, too old); empty when it is."""
         ...
 
     def data_dir(self, name: str) -> Path:

@@ -116,12 +116,48 @@ async def test_a_call_that_launches_gives_a_handle_then_a_result_and_an_artifact
     assert daemon.journal.verify().ok
 
 
-async def test_wall_times_of_succeeded_jobs_are_kept_for_the_next_quote(
-    daemon: Daemon, agent: Caller
+async def test_quotes_learn_from_the_jobs_that_succeeded(daemon: Daemon, agent: Caller) -> None:
+    views = [await launched(daemon, agent, text=str(n), behaviour="write") for n in range(5)]
+    views.append(await launched(daemon, agent, behaviour="refuse"))
+    ended = [await daemon.jobs.settled(view.id) for view in views]
+    quote = await daemon.calls.quote("work", {}, agent)
+    seconds = [view.seconds for view in ended[:5] if view.seconds is not None]
+    assert len(seconds) == 5
+    assert min(seconds) * 0.9 <= quote.seconds <= max(seconds) * 1.1
+    assert (quote.past_jobs, quote.level) == (5, 0.8)
+    assert 0 < quote.seconds_low <= quote.seconds <= quote.seconds_high
+    assert quote.micro_usd == pytest.approx(quote.seconds * 1_000_000, abs=1)
+    [kind] = daemon.quotes.kinds()
+    assert (kind.tool, kind.key, kind.jobs) == ("work", "work", 5)
+    later = await launched(daemon, agent, text="later")
+    assert later.quote.past_jobs == 5
+
+
+async def test_what_needs_more_memory_than_there_is_is_refused_with_both_figures(
+    boot: Boot, agent: Caller
 ) -> None:
-    for behaviour in ("write", "refuse"):
-        await daemon.jobs.settled((await launched(daemon, agent, behaviour=behaviour)).id)
-    assert len(daemon.jobs.seconds_of("work", "work")) == 1
+    daemon = await boot(policy="asking", ram_gb=2.0)
+    with pytest.raises(InputError, match=r"work would need about 3.0 GB of memory, and there are 2.0 GB"):
+        await launched(daemon, agent, ram_bytes=3_000_000_000)
+    with pytest.raises(InputError, match=r"there are 2\.0 GB"):
+        await daemon.calls.quote("work", {"ram_bytes": 3_000_000_000}, agent)
+    assert daemon.approvals.list() == []
+    assert daemon.jobs.list() == []
+
+
+async def test_a_price_in_doubt_makes_a_question_of_what_a_rule_allows(
+    boot: Boot, agent: Caller, tmp_path: Path
+) -> None:
+    rules = tmp_path / "strict.yaml"
+    rules.write_text("name: strict\nallow:\n  - name: everything\n", encoding="utf-8")
+    prices = tmp_path / "old.yaml"
+    prices.write_text("as_of: 2020-01-01\ncompute:\n  cpu: {usd_per_hour: 1, source: x}\n", encoding="utf-8")
+    daemon = await boot(policy=str(rules), prices=str(prices))
+    view = await launched(daemon, agent)
+    assert view.state == "waiting_approval"
+    [question] = daemon.approvals.list()
+    assert question.rule == "everything"
+    assert question.reason.startswith("the price table is of 2020-01-01, 2")
 
 
 async def test_a_done_hook_that_fails_registers_nothing(daemon: Daemon, agent: Caller) -> None:

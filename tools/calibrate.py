@@ -12,7 +12,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -21,14 +20,14 @@ from agentd.sdk import Context, DataError, Finished, InputError, Launch, Metric,
 
 from .datasets import read_rows
 from .evaluate import CHARACTERS_PER_TOKEN, KEPT_ANSWERS_MB, VERDICT_TOKENS, scoring_inputs, service_of
-from .identities import models_behind, prices_of
+from .identities import dearest, doubt_of, models_behind, prices_of
 from .judges import CALIBRATION, Judge, check_fields, find_judge
 from .scorers import find_scorer
 from .verdict import MAX_ERROR_SHARE
 
 AGREEMENT = "agreement"
 SECONDS_A_VERDICT = 4.0
-MEASURED_RUNS = 3
+MOST_TIMES = 4  # what verdicts are expected to cost may be paid for so many times
 
 
 @tool(title="Calibrate an LLM judge", launches=True, listed=False)
@@ -70,7 +69,7 @@ async def calibrate_judge(
     kept.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     models = models_behind(ctx, found.file.model)
     needs = tuple(dict.fromkeys(service for model in models if (service := service_of(ctx, model))))
-    name, key = found.file.judge, f"{found.digest[:12]}:{len(rows)}"
+    name, quote = found.file.judge, quote_of(ctx, found, rows, concurrency)
     agreement, kind = find_scorer(ctx, AGREEMENT), "pairs" if found.file.pairwise else "answers"
     options = {
         "of": name,
@@ -100,13 +99,14 @@ async def calibrate_judge(
             "answers": str(ctx.data_dir("answers") / "answers.sqlite"),
             "answers_mb": KEPT_ANSWERS_MB,
             "prices": prices_of(models),
-            "timing_key": key,
+            "timing_key": found.digest[:12],
         },
         inputs={"rows": kept, f"scorer-{AGREEMENT}": agreement.path} | scoring_inputs(ctx),
-        quote=quote_of(ctx, found, rows, key, concurrency),
+        quote=quote,
         timeout_s=max(1800.0, 10 * SECONDS_A_VERDICT * len(rows)),
         needs=needs,
         gateway=True,
+        tokens_micro_usd=MOST_TIMES * quote.tokens_micro_usd,
     )
 
 
@@ -246,25 +246,18 @@ def pairs_of(
         }
 
 
-def quote_of(
-    ctx: Context, judge: Judge, rows: Sequence[Mapping[str, Any]], key: str, concurrency: int
-) -> Quote:
+def quote_of(ctx: Context, judge: Judge, rows: Sequence[Mapping[str, Any]], concurrency: int) -> Quote:
     verdicts = len(rows) * (2 if judge.file.pairwise else 1)
     shown = [str(row.get(field.split(".")[0], "")) for row in rows for field in judge.file.show.values()]
     characters = sum(min(len(text), judge.file.clip) for text in shown) + sum(len(r["output"]) for r in rows)
     tokens = verdicts * (100 + len(judge.spec["system"]) / CHARACTERS_PER_TOKEN)
     tokens += characters / CHARACTERS_PER_TOKEN * verdicts / len(rows)
-    past = ctx.jobs.seconds_of("calibrate_judge", key)
-    known = len(past) >= MEASURED_RUNS
-    money = max(
-        tokens * model.input_micro_usd_per_mtok + verdicts * VERDICT_TOKENS * model.output_micro_usd_per_mtok
-        for model in models_behind(ctx, judge.file.model)
-    )
+    models = models_behind(ctx, judge.file.model)
     return Quote(
-        seconds=round(median(past) if known else 20 + SECONDS_A_VERDICT * verdicts / min(concurrency, 4), 1),
+        seconds=round(20 + SECONDS_A_VERDICT * verdicts / min(concurrency, 4), 1),
         ram_bytes=400 << 20,
         disk_bytes=8 << 20,
-        micro_usd=-(-round(money) // 1_000_000),
-        basis=f"{verdicts} verdicts, about {tokens:.0f} tokens in"
-        + (f"; median of {len(past)} past runs" if known else f"; {SECONDS_A_VERDICT:g} s each, 4 at a time"),
+        tokens_micro_usd=dearest(models, tokens, verdicts * VERDICT_TOKENS),
+        doubt=doubt_of(ctx, models),
+        basis=f"{verdicts} verdicts, about {tokens:.0f} tokens in; {SECONDS_A_VERDICT:g} s each, 4 at a time",
     )

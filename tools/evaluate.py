@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -33,7 +32,7 @@ from agentd.sdk import (
 )
 
 from .datasets import dataset_path, leaked, read_dataset
-from .identities import identity_of, models_behind, prices_of
+from .identities import dearest, doubt_of, identity_of, models_behind, prices_of
 from .judges import Judge, check_fields, find_judge, standing_of
 from .scorers import Scorer, check_options, find_scorer
 from .suites import MetricFile, Suite, find_suite
@@ -41,7 +40,7 @@ from .verdict import MAX_ERROR_SHARE
 
 SuiteName = Annotated[str, Field(description="name of a suite in evals/, or a path to its .yaml")]
 
-# Until three runs have been seen: a small model served on a CPU, and how long a remote answer takes.
+# A small model served on a CPU, and how long a remote answer takes.
 LOCAL_TOKENS_PER_S = 150.0
 REMOTE_ANSWER_S = 3.0
 START_S = 8.0
@@ -51,6 +50,7 @@ EMBEDDER = "minilm-l6"
 HEADS = {"linear": "linear-head", "neighbours": "nearest-neighbours"}
 CHARACTERS_PER_TOKEN = 3.5
 VERDICT_TOKENS = 60
+ASKED_AGAIN = 1.5  # a request that failed late may have cost as much as one that was answered
 KEPT_ANSWERS_MB = 512
 
 
@@ -89,7 +89,6 @@ async def evaluate(
     every = [each for several in models.values() for each in several]
     needs = tuple(dict.fromkeys(service for each in every if (service := service_of(ctx, each))))
     rows = found.rows[:limit] if limit else found.rows
-    key = f"{found.name}:{model}:{len(rows)}"
     schema = found.file.output_schema if constrained else None
     prices = prices_of(every)
     spec = _scoring(found, measures, model=model, label=label or ("constrained" if constrained else "")) | {
@@ -113,19 +112,19 @@ async def evaluate(
         "prices": prices,
         "judges": {name: judge.spec for name, judge in measures.judges.items()},
         "standings": {name: _told(ctx, judge) for name, judge in measures.judges.items()},
-        "timing_key": key,
+        "timing_key": f"{found.name}:{model}",
     }
-    past = ctx.jobs.seconds_of("evaluate", key)
-    quote = _evaluation_quote(found, rows, models, measures, concurrency, past)
+    quote, most = _evaluation_quote(found, rows, models, measures, concurrency)
     return Launch(
         recipe="evaluate",
         title=f"Evaluate {model} on {found.name} ({len(rows)} rows)",
         spec=spec,
         inputs=measures.inputs,
-        quote=quote,
+        quote=quote.model_copy(update={"doubt": doubt_of(ctx, every)}),
         timeout_s=max(900.0, 10 * quote.seconds),
         needs=needs,
         gateway=True,
+        tokens_micro_usd=most,
     )
 
 
@@ -254,52 +253,47 @@ def _evaluation_quote(
     models: Mapping[str, Sequence[Model]],
     measures: Measures,
     concurrency: int,
-    past: Sequence[float],
-) -> Quote:
-    """Tokens guessed from characters; of an alias, the dearest model's price. Kept answers make it cheaper.
+) -> tuple[Quote, int]:
+    """With what the requests may cost at most: every answer as long as it may be, some asked twice.
 
-    Money is that of the tokens: what a local model's service costs is on the service's own quote.
+    Tokens are guessed from characters; of an alias, the dearest model's price. Kept answers make it
+    cheaper. What a local model's service costs is on the service's own quote.
     """
     answering, file = next(iter(models.values())), suite.file
     prompt = len(file.prompt.system) + len(file.prompt.user)
     asked = [*rows, *suite.redteam]
+    schema = len(json.dumps(file.output_schema or {}))
     tokens_in = sum(20 + (prompt + len(row["input"])) / CHARACTERS_PER_TOKEN for row in asked) * file.samples
     tokens_out = file.samples * sum(
         min(file.max_tokens, 8 + 1.5 * len(json.dumps(row["expected"])) / CHARACTERS_PER_TOKEN)
         for row in asked
     )
     requests = len(asked) * file.samples
-    money = _money(answering, tokens_in, tokens_out)
+    money = dearest(answering, tokens_in, tokens_out)
+    longest = file.samples * sum(len(json.dumps(row)) + prompt + schema for row in asked)
+    most = dearest(answering, longest, file.samples * file.max_tokens * len(asked))
     for judge in measures.judges.values():
         verdicts = len(rows) * (2 if judge.file.pairwise else 1)
         told = len(judge.spec["system"]) + sum(len(message["content"]) for message in judge.spec["examples"])
         shown = verdicts * (60 + told / CHARACTERS_PER_TOKEN) + (tokens_in + tokens_out) * verdicts / requests
-        money += _money(models[judge.file.model], shown, verdicts * VERDICT_TOKENS)
+        money += dearest(models[judge.file.model], shown, verdicts * VERDICT_TOKENS)
+        most += dearest(models[judge.file.model], 3 * shown, verdicts * judge.file.max_tokens)
         tokens_in, tokens_out = tokens_in + shown, tokens_out + verdicts * VERDICT_TOKENS
         requests += verdicts
-    if len(past) >= 3:
-        seconds, basis = median(past), f"median of {len(past)} past runs"
-    elif any(model.endpoint for model in answering):
+    if any(model.endpoint for model in answering):
         seconds = START_S + REMOTE_ANSWER_S * math.ceil(requests / concurrency)
         basis = f"{REMOTE_ANSWER_S:g} s an answer, {concurrency} at a time"
     else:
         seconds = START_S + tokens_out / LOCAL_TOKENS_PER_S
         basis = f"about {LOCAL_TOKENS_PER_S:g} tokens/s"
-    return Quote(
+    quote = Quote(
         seconds=round(seconds, 1),
         ram_bytes=400 << 20,
         disk_bytes=4 << 20,
-        micro_usd=math.ceil(money / 1e6),
+        tokens_micro_usd=money,
         basis=f"{len(rows)} rows, about {tokens_in:.0f} tokens in and {tokens_out:.0f} out; {basis}",
     )
-
-
-def _money(models: Sequence[Model], tokens_in: float, tokens_out: float) -> float:
-    """Millionths of micro-USD, at the dearest of `models`."""
-    return max(
-        tokens_in * model.input_micro_usd_per_mtok + tokens_out * model.output_micro_usd_per_mtok
-        for model in models
-    )
+    return quote, math.ceil(most * ASKED_AGAIN)
 
 
 # --- baseline -------------------------------------------------------------------------------
@@ -344,14 +338,7 @@ async def baseline(
         )
     inputs = {"train": path} | measures.inputs | _embedder(ctx, embedder)
     count = len(read) + len(found.rows)
-    key = f"{found.name}:{count}:{embedder}:{head}"
-    past = ctx.jobs.seconds_of("baseline", key)
-    seconds = median(past) if len(past) >= 3 else BASELINE_START_S + count / BASELINE_ROWS_PER_S
-    basis = (
-        f"median of {len(past)} past runs"
-        if len(past) >= 3
-        else f"{count} texts, mostly loading and embedding"
-    )
+    seconds = BASELINE_START_S + count / BASELINE_ROWS_PER_S
     return Launch(
         recipe="fit_baseline",
         title=f"Baseline for {found.name} from {path.name}",
@@ -361,7 +348,7 @@ async def baseline(
             "seed": 0,
             "patterns": patterns,
             "head": head,
-            "timing_key": key,
+            "timing_key": f"{found.name}:{embedder}:{head}",
             "dataset": artifact.id if artifact else str(path),
         },
         inputs=inputs,
@@ -369,8 +356,7 @@ async def baseline(
             seconds=round(seconds, 1),
             ram_bytes=1200 << 20,
             disk_bytes=4 << 20,
-            micro_usd=ctx.price(seconds),
-            basis=basis,
+            basis=f"{count} texts, mostly loading and embedding",
         ),
         timeout_s=max(900.0, 10 * seconds),
     )

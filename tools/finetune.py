@@ -7,7 +7,6 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -30,7 +29,6 @@ from .suites import find_suite
 from .weights import Shape, chat_template_digest, local_model, read_shape
 
 FEWEST_ROWS = 8
-MEASURED_RUNS = 3  # from so many on, past jobs are a better guide than a formula
 LEARNING_RATE = {"lora": 1e-3, "full": 2e-5}
 
 # Measured on 2.5 GHz cores with AVX-512 and no AMX, float32: what a core sustains over a training step.
@@ -119,9 +117,7 @@ async def finetune(
     refuse_taken(ctx, name, "lora" if method == "lora" else "local")
     work = measure(data, epochs, batch_size, max_steps)
     called = artifact.name if artifact else file.name
-    lora_rank = rank if method == "lora" else 0
-    key = f"{model}:{method}:r{lora_rank}:{work.steps}x{batch_size}:{round(work.row_tokens, -1):.0f}"
-    quote = quote_of(ctx, read_shape(folder), work, method, rank, key)
+    quote = quote_of(ctx, read_shape(folder), work, method, rank)
     return Launch(
         recipe="finetune",
         title=f"Fine-tune {model} on {called}: {method}, {len(data)} rows, {work.steps} steps",
@@ -148,7 +144,7 @@ async def finetune(
             "dataset": artifact.id if artifact else str(file),
             "parents": [p for p in (artifact.id if artifact else "", base.meta.get("artifact", "")) if p],
             "suite": suite,
-            "timing_key": key,
+            "timing_key": f"{model}:{method}",
         },
         inputs={"model": folder, "dataset": file},
         quote=quote,
@@ -284,16 +280,15 @@ def contents(row: dict[str, Any]) -> list[str]:
     return found
 
 
-def quote_of(ctx: Context, shape: Shape, work: Work, method: Method, rank: int, key: str) -> Quote:
-    """Time, memory, disk and money of a run.
+def quote_of(ctx: Context, shape: Shape, work: Work, method: Method, rank: int) -> Quote:
+    """Time, memory and disk of a run.
 
     Time: a token costs 2 FLOP a parameter forward and as many backward through the activations;
     `full` adds as many again for the weights' gradients. The output layer works on answers only.
     Memory: weights (4 bytes a parameter on a CPU, 2 on an accelerator for `lora`; 16 for `full`:
     weight, gradient, two Adam moments), 16 bytes a trainable parameter, activations of a batch
     (16 × hidden + 6 × intermediate values a token and layer; hidden alone with checkpointing, as on
-    accelerators) and three copies of the answers' logits. Once three like runs are known, their
-    median wall time replaces the formula.
+    accelerators) and three copies of the answers' logits.
     """
     accelerator = ctx.accelerator != "cpu"
     trainable = shape.parameters if method == "full" else shape.lora_parameters(rank)
@@ -301,26 +296,18 @@ def quote_of(ctx: Context, shape: Shape, work: Work, method: Method, rank: int, 
     answers = work.batch_size * work.answer_tokens
     flops = (6 if method == "full" else 4) * (tokens * shape.body + answers * shape.vocabulary * shape.hidden)
     speed = GPU_FLOPS if accelerator else CORE_FLOPS * len(os.sched_getaffinity(0))
-    past = ctx.jobs.seconds_of("finetune", key)
-    seconds = median(past) if len(past) >= MEASURED_RUNS else START_S + work.steps * flops / speed
+    seconds = START_S + work.steps * flops / speed
     width = 2 if accelerator else 4
     states = 16 * trainable + (0 if method == "full" else width * shape.parameters)
     per_token = shape.hidden if accelerator else 16 * shape.hidden + 6 * shape.intermediate
     activations = width * 1.4 * tokens * per_token * shape.layers + 12 * answers * shape.vocabulary
     training = int(states + activations)
     saved = 4 * trainable if method == "lora" else shape.size_bytes
-    basis = (
-        f"median of {len(past)} like runs"
-        if len(past) >= MEASURED_RUNS
-        else f"{work.steps} steps of about {tokens:.0f} tokens × {shape.body / 1e6:.0f}M parameters"
-        f" at {speed / 1e9:.0f} GFLOP/s, and {START_S:.0f} s to load and check"
-    )
     return Quote(
         seconds=round(seconds, 1),
-        gpu_hours=round(seconds / 3600, 4) if accelerator else 0.0,
         ram_bytes=PROCESS_BYTES + (4 * shape.parameters if accelerator else training),
         vram_bytes=training if accelerator else 0,
         disk_bytes=saved + 12 * trainable,
-        micro_usd=ctx.price(seconds),
-        basis=basis,
+        basis=f"{work.steps} steps of about {tokens:.0f} tokens × {shape.body / 1e6:.0f}M parameters"
+        f" at {speed / 1e9:.0f} GFLOP/s, and {START_S:.0f} s to load and check",
     )

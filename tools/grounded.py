@@ -13,10 +13,13 @@ from pydantic import Field
 
 from agentd.sdk import Context, Finished, InputError, Launch, Quote, Unavailable, tool
 
+from .identities import dearest, doubt_of, models_behind
 from .retrieve import Collection, known_collection, ready_retriever
 
 START_S, RULE_ROWS_PER_S, MODEL_ROWS_PER_S = 3.0, 8.0, 1.0  # measured on two cores
 TRIES = 2.5  # questions tried for each that passes
+MOST_TRIES = 4  # times as many are paid for at most
+TOKENS_IN, TOKENS_OUT = 600, 48  # of one question
 
 
 @tool(title="Make training rows from documents", launches=True)
@@ -57,6 +60,8 @@ async def make_dataset(
         raise InputError("Instructions are made from headings, without a model", hint="Leave model out")
     rate = MODEL_ROWS_PER_S if model else RULE_ROWS_PER_S
     seconds = START_S + rows * TRIES / rate
+    asked = models_behind(ctx, model) if model else []
+    tokens = dearest(asked, TOKENS_IN * rows * TRIES, TOKENS_OUT * rows * TRIES)
     return Launch(
         recipe="make_rows",
         title=f"Make {rows} {kind} rows from {collection}" + (f" with {model}" if model else ""),
@@ -71,17 +76,20 @@ async def make_dataset(
             "per_document": per_document,
             "top": 3,
             "seed": 0,
-            "timing_key": f"{kind}:{bool(model)}:{rows // 100}",
+            "timing_key": f"{kind}:{model}",
         },
         quote=Quote(
             seconds=round(seconds, 1),
             ram_bytes=100 << 20,
             disk_bytes=8_000 * rows,
+            tokens_micro_usd=tokens,
+            doubt=doubt_of(ctx, asked),
             basis=f"{rows} rows, about {TRIES:g} questions tried for each at {rate:g} a second",
         ),
         timeout_s=max(900.0, 10 * seconds),
         needs=("retriever", *((model,) if model and not _remote(ctx, model) else ())),
         gateway=bool(model),
+        tokens_micro_usd=MOST_TRIES * tokens,
     )
 
 

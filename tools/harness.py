@@ -7,7 +7,6 @@ import json
 import os
 import re
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any
 
 import yaml
@@ -18,7 +17,6 @@ from agentd.sdk import Context, DataError, Finished, InputError, Launch, Quote, 
 from .datasets import read_rows
 from .weights import Shape, adapter_base, local_model, read_shape
 
-MEASURED_RUNS = 3
 START_S = 30.0  # imports, loading, the task's data
 TOKENS_PER_ROW = 400.0  # a guess: tasks differ from tens to thousands
 GUESSED_ROWS = 500
@@ -74,9 +72,8 @@ async def evaluate_harness(
     check_data(tasks, own)
     inputs |= {f"data-{task}": path for task, path in own.items()}
     refuse_offline(tasks, local | dict.fromkeys(own, ""))
-    key = f"{model}:{','.join(sorted(tasks))}:{limit}:{num_fewshot}"
     rows = len(tasks) * (limit or GUESSED_ROWS)
-    quote = quote_of(ctx, read_shape(inputs["model"]), rows, key)
+    quote = quote_of(ctx, read_shape(inputs["model"]), rows)
     return Launch(
         recipe="evaluate_harness",
         title=f"Evaluate {model} on {', '.join(tasks)}" + (f", {limit} rows each" if limit else ""),
@@ -92,7 +89,7 @@ async def evaluate_harness(
                 task: digest_of(own[task]) if task in own else local.get(task, f"harness:{task}")
                 for task in tasks
             },
-            "timing_key": key,
+            "timing_key": f"{model}:{','.join(sorted(tasks))}:{limit}:{num_fewshot}",
         },
         inputs=inputs,
         quote=quote,
@@ -212,22 +209,16 @@ def refuse_offline(tasks: list[str], local: dict[str, str]) -> None:
         )
 
 
-def quote_of(ctx: Context, shape: Shape, rows: int, key: str) -> Quote:
-    """Two FLOP a parameter and token, at a guessed length of row, until three like runs are known."""
+def quote_of(ctx: Context, shape: Shape, rows: int) -> Quote:
+    """Two FLOP a parameter and token, at a guessed length of row."""
     accelerator = ctx.accelerator != "cpu"
     speed = GPU_FLOPS if accelerator else CORE_FLOPS * len(os.sched_getaffinity(0))
-    past = ctx.jobs.seconds_of("evaluate_harness", key)
-    known = len(past) >= MEASURED_RUNS
-    seconds = median(past) if known else START_S + 2 * shape.parameters * rows * TOKENS_PER_ROW / speed
+    seconds = START_S + 2 * shape.parameters * rows * TOKENS_PER_ROW / speed
     memory = (900 << 20) + 5 * shape.parameters
     return Quote(
         seconds=round(seconds, 1),
-        gpu_hours=round(seconds / 3600, 4) if accelerator else 0.0,
         ram_bytes=memory,
         vram_bytes=memory if accelerator else 0,
         disk_bytes=64 << 20,
-        micro_usd=ctx.price(seconds),
-        basis=f"median of {len(past)} like runs"
-        if known
-        else f"{rows} rows at a guess of {TOKENS_PER_ROW:.0f} tokens",
+        basis=f"{rows} rows at a guess of {TOKENS_PER_ROW:.0f} tokens",
     )

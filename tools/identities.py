@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agentd.sdk import Context, Model
+from agentd.sdk import Context, InputError, Model
 
-__all__ = ["identity_of", "models_behind", "prices_of"]
+__all__ = ["dearest", "doubt_of", "identity_of", "models_behind", "prices_of"]
 
 
 def models_behind(ctx: Context, name: str) -> list[Model]:
@@ -32,11 +33,30 @@ def identity_of(ctx: Context, name: str) -> list[Any]:
 
 
 def prices_of(models: list[Model]) -> dict[str, tuple[int, int]]:
-    """Micro-USD a million tokens in and out, of those models that have a price."""
+    """Micro-USD a million tokens in and out, of those models that have a price.
+
+    Raises `InputError` for one behind an API whose price nobody knows: it would not be asked.
+    """
+    if unknown := next((model.name for model in models if model.price_unknown), ""):
+        raise InputError(
+            f"What {unknown!r} costs is not known",
+            hint="Set input_ and output_micro_usd_per_mtok of it in agentd.toml; 0 is free",
+        )
     priced = {
-        model.name: (model.input_micro_usd_per_mtok, model.output_micro_usd_per_mtok) for model in models
+        model.name: (model.input_micro_usd_per_mtok or 0, model.output_micro_usd_per_mtok or 0)
+        for model in models
     }
     return {name: price for name, price in priced.items() if any(price)}
+
+
+def dearest(models: Sequence[Model], tokens_in: float, tokens_out: float) -> int:
+    """Micro-USD of so many tokens, whichever of `models` answers."""
+    return max((model.price(tokens_in, tokens_out) for model in models), default=0)
+
+
+def doubt_of(ctx: Context, models: Sequence[Model]) -> str:
+    """Why what they cost is not certain; empty when it is."""
+    return next((doubt for model in models if (doubt := ctx.price_doubt(model))), "")
 
 
 def _identity(ctx: Context, model: Model) -> dict[str, Any]:

@@ -148,8 +148,7 @@ def _answering(ctx: Context, report: Report) -> int:
         model = None
     if model is not None and model.endpoint:
         tokens_in, tokens_out = report.meta.get("input_tokens", 0), report.meta.get("output_tokens", 0)
-        spent = tokens_in * model.input_micro_usd_per_mtok + tokens_out * model.output_micro_usd_per_mtok
-        return math.ceil(spent / 1e6 / report.n * ANSWERS)
+        return math.ceil(model.price(tokens_in, tokens_out) / report.n * ANSWERS)
     seconds = report.meta.get("seconds", 0.0)
     if model is None:  # a baseline's time is mostly fitting: what an answer takes is its latency
         return ctx.price(report.meta.get("p50_s", 0.0) * ANSWERS)

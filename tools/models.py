@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
@@ -40,7 +39,6 @@ SOURCE = re.compile(
 DESCRIPTION = (
     "task", "parameters", "architecture", "dtype", "chat_template_sha256", "weights_sha256", "licence"
 )  # fmt: skip
-MEASURED_RUNS = 3  # from so many on, past jobs are a better guide than a formula
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +158,7 @@ async def get_model(
             "name": name,
             "timing_key": address,
         },
-        quote=fetch_quote(ctx, address, known),
+        quote=fetch_quote(known),
         timeout_s=4 * 3600.0,
         inputs=inputs,
     )
@@ -223,11 +221,8 @@ def refuse_pickles(path: Path) -> None:
         raise DataError(path, "no *.safetensors and no *.gguf in it", hint="Name the folder with the weights")
 
 
-def fetch_quote(ctx: Context, address: str, known: Known | None) -> Quote:
-    past = ctx.jobs.seconds_of("get_model", address)
-    if len(past) >= MEASURED_RUNS:
-        seconds, basis = median(past), f"median of {len(past)} earlier fetches"
-    elif known:
+def fetch_quote(known: Known | None) -> Quote:
+    if known:
         seconds, basis = known.seconds, "measured on 2 cores with a fast network"
     else:
         seconds, basis = 300.0, "a guess: its size is unknown until the download begins"
@@ -235,7 +230,6 @@ def fetch_quote(ctx: Context, address: str, known: Known | None) -> Quote:
         seconds=seconds,
         ram_bytes=known.ram_bytes if known else 0,
         disk_bytes=known.disk_bytes if known else 0,
-        micro_usd=ctx.price(seconds),
         basis=basis,
     )
 

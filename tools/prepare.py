@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -104,9 +103,7 @@ async def prepare_data(
         named.append({"input": key, "name": called if called not in taken else f"{number + 1}-{called}"})
         parents += [each for each in lineage if each not in parents]
     size = sum(bytes_of(path) for path in inputs.values())
-    key = f"{int(size).bit_length()}:{pii}:{bool(languages)}"
-    past = ctx.jobs.seconds_of("prepare_data", key)
-    seconds = median(past) if len(past) >= 3 else START_S + size / BYTES_PER_S
+    seconds = START_S + size / BYTES_PER_S
     return Launch(
         recipe="prepare_data",
         title=f"Make data set {name} from {', '.join(each['name'] for each in named[:3])}"
@@ -131,16 +128,14 @@ async def prepare_data(
             "test": test,
             "seed": seed,
             "parents": parents,
-            "timing_key": key,
+            "timing_key": f"{pii}:{bool(languages)}:{duplicates}",
         },
         inputs=inputs,
         quote=Quote(
             seconds=round(seconds, 1),
             ram_bytes=(400 << 20) + 12 * size,
             disk_bytes=4 * size,
-            basis=f"median of {len(past)} past runs"
-            if len(past) >= 3
-            else f"{size / 1e6:.1f} MB at 0.4 MB/s",
+            basis=f"{size / 1e6:.1f} MB at {BYTES_PER_S / 1e6:g} MB/s, and {START_S:g} s to start",
         ),
         timeout_s=max(900.0, 20 * seconds),
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -15,7 +14,6 @@ from .datasets import dataset_path, read_dataset
 from .finetune import CHARACTERS_PER_TOKEN, contents, refuse_taken
 from .weights import Shape, adapter_base, local_model, read_shape
 
-MEASURED_RUNS = 3
 # Measured on two 2.5 GHz cores with a 135M model: reading and writing; fitting a scale to each weight;
 # a calibration pass (2 FLOP a parameter and token, bfloat16 emulated); GPTQ's inverse Hessians.
 START_S, WEIGHTS_PER_S = 20.0, 10e6
@@ -87,8 +85,7 @@ async def quantize(
     name = name or f"{model}-{scheme}" + ("-gptq" if method == "gptq" else "")
     refuse_taken(ctx, name, "local")
     used = samples if calibrates else 0
-    key = f"{model}:{scheme}:{method}:{used}"
-    quote = quote_of(ctx, read_shape(inputs["model"]), scheme, method, used * row_tokens, key)
+    quote = quote_of(ctx, read_shape(inputs["model"]), scheme, method, used * row_tokens)
     return Launch(
         recipe="quantize",
         title=f"Quantize {model} to {scheme} ({method}{f', {used} calibration rows' if used else ''})",
@@ -103,7 +100,7 @@ async def quantize(
             "of_digest": source.digest,
             "context": base.context,
             "parents": parents,
-            "timing_key": key,
+            "timing_key": f"{model}:{scheme}:{method}",
         },
         inputs=inputs,
         quote=quote,
@@ -166,34 +163,26 @@ def calibration_rows(ctx: Context, dataset: str, scheme: Scheme, max_length: int
     return tokens, file, artifact.id if artifact else ""
 
 
-def quote_of(ctx: Context, shape: Shape, scheme: Scheme, method: Method, tokens: float, key: str) -> Quote:
+def quote_of(ctx: Context, shape: Shape, scheme: Scheme, method: Method, tokens: float) -> Quote:
     """Time: load and save, a scale for every weight, a pass over the calibration tokens, and for GPTQ the
     inverse of each layer's Hessian (about 2 × inputs³). Memory: the model in float32 while an adapter is
-    merged, and its copy. Three like runs replace the formula."""
+    merged, and its copy; for GPTQ the largest Hessian."""
     accelerator = ctx.accelerator != "cpu"
-    past = ctx.jobs.seconds_of("quantize", key)
     cores = len(os.sched_getaffinity(0))
     hessians = 2 * shape.layers * (6 * shape.hidden**3 + shape.intermediate**3) if method == "gptq" else 0
-    formula = (
+    seconds = (
         START_S
         + shape.body / WEIGHTS_PER_S
         + 2 * 2 * tokens * shape.body / (CORE_FLOPS * cores)
         + 4 * hessians / GPTQ_FLOPS_PER_S
     )
-    seconds = median(past) if len(past) >= MEASURED_RUNS else formula
     small = int(shape.body * BITS[scheme] / 8 + 2 * shape.vocabulary * shape.hidden)
-    weights = 6 * shape.parameters
-    basis = (
-        f"median of {len(past)} like runs"
-        if len(past) >= MEASURED_RUNS
-        else f"{shape.parameters / 1e6:.0f}M parameters and {tokens:.0f} calibration tokens on {cores} cores"
-    )
+    weights = 6 * shape.parameters + (4 * shape.intermediate**2 if method == "gptq" else 0)
     return Quote(
         seconds=round(seconds, 1),
-        gpu_hours=round(seconds / 3600, 4) if accelerator else 0.0,
         ram_bytes=PROCESS_BYTES + weights,
         vram_bytes=weights if accelerator else 0,
         disk_bytes=small,
-        micro_usd=ctx.price(seconds),
-        basis=basis,
+        basis=f"{shape.parameters / 1e6:.0f}M parameters and {tokens:.0f} calibration tokens"
+        f" on {cores} cores",
     )

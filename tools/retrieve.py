@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,7 +31,7 @@ from agentd.sdk import (
 )
 
 EMBEDDER = "minilm-l6"
-READY_SECONDS = 12.0
+READY_SECONDS, IDLE_SECONDS = 12.0, 3600.0
 EVIDENCE = 0.5  # of the retriever's logistic score; calibrated on evals/data/handbook-dev.jsonl
 SIMILARITY, COVERAGE = 0.6, 0.5  # what a sentence written by a model must share with the one it cites
 BYTES_PER_CHUNK, CHUNKS_PER_SECOND = 900, 12.0  # on two cores
@@ -118,10 +117,12 @@ def retriever_launch(ctx: Context, embedder: str) -> Launch:
         },
         inputs={"embedder": model.path},
         quote=Quote(
-            seconds=READY_SECONDS, ram_bytes=1_500_000_000, basis="measured: loads in about 10 s, 1 GB"
+            seconds=2 * IDLE_SECONDS,
+            ram_bytes=1_500_000_000,
+            basis=f"ready in {READY_SECONDS:.0f} s, stopped after an hour without a question",
         ),
         timeout_s=24 * 3600.0,
-        service=ServiceSpec(serves=("retriever",), ready_within_s=180.0, idle_stop_s=3600.0),
+        service=ServiceSpec(serves=("retriever",), ready_within_s=180.0, idle_stop_s=IDLE_SECONDS),
     )
 
 
@@ -183,7 +184,6 @@ async def ingest(
     service = await ctx.services.ensure("retriever", retriever_launch(ctx, embedder))
     if service is not None:
         await same_embedder(ctx, service, embedder)
-    key = f"ingest:{max(total, 1).bit_length()}"
     return Launch(
         recipe="ingest",
         title=f"Ingest {path} into {collection}",
@@ -193,10 +193,10 @@ async def ingest(
             "glob": pattern,
             "words": words,
             "overlap": overlap,
-            "timing_key": key,
+            "timing_key": embedder,
         },
         inputs={"documents": base},
-        quote=quote(ctx, files, total, key),
+        quote=quote(files, total),
         timeout_s=4 * 3600.0,
         needs=("retriever",),
     )
@@ -223,20 +223,13 @@ def measure(base: Path, pattern: str) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def quote(ctx: Context, files: int, total: int, key: str) -> Quote:
-    past = ctx.jobs.seconds_of("ingest", key)
-    if len(past) >= 3:
-        seconds, basis = statistics.median(past), f"median of {len(past)} ingests of this size"
-    else:
-        chunks = math.ceil(total / BYTES_PER_CHUNK)
-        seconds = 3 + chunks / CHUNKS_PER_SECOND
-        basis = f"{files} files, about {chunks} chunks at {CHUNKS_PER_SECOND:.0f} a second, less if known"
+def quote(files: int, total: int) -> Quote:
+    chunks = math.ceil(total / BYTES_PER_CHUNK)
     return Quote(
-        seconds=round(seconds, 1),
+        seconds=round(3 + chunks / CHUNKS_PER_SECOND, 1),
         ram_bytes=500_000_000,
         disk_bytes=6 * total + 10_000_000,
-        micro_usd=ctx.price(seconds),
-        basis=basis,
+        basis=f"{files} files, about {chunks} chunks at {CHUNKS_PER_SECOND:.0f} a second, less if known",
     )
 
 

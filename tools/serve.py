@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import socket
 from pathlib import Path
-from statistics import median
 from typing import Annotated
 
 from pydantic import BaseModel, Field
@@ -38,7 +37,6 @@ MAX_REQUESTS = (
     64  # answered together; the rest wait. More rows a step cost little where weights are read once
 )
 ENGINE_BYTES = 2_000_000_000  # the two processes of vLLM on CPU before any weights, measured
-MEASURED_RUNS = 3
 
 
 class Stopped(BaseModel):
@@ -87,7 +85,7 @@ async def serve(
             "enforce_eager": True,
             "timing_key": base.name,
         },
-        quote=serve_quote(ctx, base, hours),
+        quote=serve_quote(ctx, base, wanted, hours),
         timeout_s=hours * 3600,
         inputs={"model": folder_of(base), **{f"adapter-{a.name}": folder_of(a) for a in wanted}},
         service=ServiceSpec(health="/health", serves=tuple(names), idle_stop_s=idle_minutes * 60),
@@ -214,20 +212,14 @@ def serving(ctx: Context) -> list[str]:
     return sorted({name for service in found if service for name in service.serves})
 
 
-def serve_quote(ctx: Context, base: Model, hours: float) -> Quote:
-    """Memory: weights, KV cache, engine. Money: the whole lifetime, though idling ends it sooner."""
-    past = ctx.jobs.seconds_of("serve", base.name)
-    measured = len(past) >= MEASURED_RUNS
-    lifetime = median(past) if measured else hours * 3600
+def serve_quote(ctx: Context, base: Model, wanted: list[Model], hours: float) -> Quote:
+    """Memory: weights, adapters, KV cache, engine. Time: the whole lifetime, though idling ends it sooner."""
     on_gpu = ctx.accelerator != "cpu"
-    memory = base.size_bytes + KV_CACHE_GIB * 2**30
+    memory = base.size_bytes + sum(adapter.size_bytes for adapter in wanted) + KV_CACHE_GIB * 2**30
+    taken = "; of a GPU, vLLM takes nine tenths for its cache" if on_gpu else ""
     return Quote(
-        seconds=lifetime,
-        gpu_hours=lifetime / 3600 if on_gpu else 0.0,
+        seconds=hours * 3600,
         ram_bytes=ENGINE_BYTES + (0 if on_gpu else memory),
         vram_bytes=memory if on_gpu else 0,
-        micro_usd=ctx.price(lifetime),
-        basis=f"median of {len(past)} earlier lifetimes"
-        if measured
-        else f"{hours:g} h, the longest it may run",
+        basis=f"{hours:g} h, the longest it may run{taken}",
     )

@@ -7,7 +7,8 @@ follow.py     watching a job or a run until its end, asking at a terminal on the
 serve.py      serve, stop, mcp        call.py       call, run, runs
 jobs.py       jobs                    approvals.py  approvals, approve, deny
 policy.py     policy explain, test
-look.py       models, ledger, why, reports
+look.py       models, why, reports
+ledger.py     ledger, ledger export, quotes
 journal.py    journal: what happened, its head, and whether nobody edited it
 evals.py      eval run, gate, report, export
 data.py       data prepare, check …   review.py     data review, publish

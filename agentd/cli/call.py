@@ -51,6 +51,8 @@ def call(
         fail_unless_done(answer)
     elif json_:
         show.as_json(answer)
+    elif only_quote:
+        show.facts(show.figures(answer))
     elif _is_job(answer):
         _print_job(answer, json_)
     else:

@@ -123,7 +123,7 @@ class Client:
         import httpx
 
         self.url, self.token = url, token
-        headers = {"Authorization": f"Bearer {token}"}
+        headers = {"Authorization": f"Bearer {token}", **locations.project()}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=60.0, trust_env=False)
 
     def close(self) -> None:

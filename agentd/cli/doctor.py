@@ -14,8 +14,8 @@ import click
 from agentd import __version__, locations
 from agentd.cli import show
 from agentd.config import Config, load_config
-from agentd.daemon import accelerator
 from agentd.errors import AgentdError
+from agentd.hardware import accelerator, ram_bytes
 from agentd.plugins import Plugins
 from agentd.policy.rules import load_rules
 
@@ -85,7 +85,7 @@ def _platform(_: Config) -> Finding:
 
 
 def _machine(_: Config) -> Finding:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    memory = ram_bytes()
     return Finding(
         "machine",
         memory > 4e9,

@@ -10,8 +10,8 @@ import click
 
 from agentd.cli import show
 from agentd.config import Config, load_config
-from agentd.daemon import accelerator
 from agentd.errors import AgentdError, NotFound
+from agentd.hardware import accelerator
 from agentd.jobs.environments import Environments, Lock
 from agentd.plugins import Plugins
 from agentd.store.jobs import environments_needed

@@ -20,7 +20,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from agentd.cli.client import Client
-from agentd.cli.show import bytes_, errors, facts, progress_line, span, state_mark
+from agentd.cli.show import bytes_, errors, facts, figures, progress_line, span, state_mark
 from agentd.cli.visible import shortened, spelled, visible
 from agentd.errors import AgentdError, Conflict, NeedsApproval
 from agentd.store.ledger import usd
@@ -120,12 +120,8 @@ def show_question(approval: Mapping[str, Any]) -> None:
     facts(
         {
             "asked by": f"{approval['requested_by']} ({told.get('why', '')})",
-            "takes about": span(quote.get("seconds")) if quote.get("seconds") else "",
-            "costs about": usd(quote["micro_usd"]) if quote.get("micro_usd") is not None else "",
+            **{name: shortened(str(value)) for name, value in figures(quote).items() if value},
             "at most": f"{usd(told['max_micro_usd'])}{limit}{tries}" if "max_micro_usd" in told else "",
-            "memory": bytes_(quote["ram_bytes"]) if quote.get("ram_bytes") else "",
-            "GPU memory": bytes_(quote["vram_bytes"]) if quote.get("vram_bytes") else "",
-            "figured from": shortened(quote.get("basis", "")),
             **{f"with {name}": _shown(value) for name, value in told.get("arguments", {}).items()},
             **{f"input {name}": digest[:16] for name, digest in told.get("inputs", {}).items()},
             "recipe": " ".join((told.get("recipe", ""), told.get("recipe_digest", "")[:16])).strip(),

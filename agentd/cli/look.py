@@ -1,4 +1,4 @@
-"""Reading what there is: ``models``, ``reports``, ``why``, ``ledger``."""
+"""Reading what there is: ``models``, ``reports``, ``why``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 from agentd.cli import show
 from agentd.cli.client import connect
 
-__all__ = ["ledger", "models", "reports", "why"]
+__all__ = ["models", "reports", "why"]
 
 
 @click.command()
@@ -123,35 +123,3 @@ def why(request_id: str | None, json_: bool) -> None:
         rows,
         empty="No requests yet.",
     )
-
-
-@click.command()
-@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
-def ledger(json_: bool) -> None:
-    """Show what was spent and what is set aside, of jobs and tokens together.
-
-    \b
-    Example: agentd ledger
-    """
-    summary = connect().get("/api/ledger")
-    if json_:
-        show.as_json(summary)
-        return
-    for period in ("day", "month"):
-        limit = summary[f"{period}_limit"]
-        show.console.print(
-            f"this {period}: {show.money(summary[f'{period}_spent'])} spent,"
-            f" {show.money(summary[f'{period}_reserved'])} set aside,"
-            f" {'no limit' if limit is None else 'of ' + show.money(limit)}"
-        )
-    rows = [
-        (
-            e["subject"],
-            e["principal"],
-            show.money(e["reserved"]),
-            "open" if e["settled"] is None else show.money(e["settled"]),
-            show.ago(e["at"]),
-        )
-        for e in summary["entries"]
-    ]
-    show.table(["for", "by", ">set aside", ">spent", "when"], rows, empty="Nothing was spent yet.")

@@ -26,11 +26,13 @@ __all__ = [
     "errors",
     "escape",
     "facts",
+    "figures",
     "money",
     "progress_line",
     "span",
     "state_mark",
     "table",
+    "takes",
 ]
 
 PIPE_WIDTH = 160  # what reads a pipe does not wrap
@@ -108,6 +110,33 @@ def span(seconds: float | None) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def takes(quote: Mapping[str, Any]) -> str:
+    """``5.0 min (4.1 min to 6.9 min in 80 % of 9 past jobs)``; nothing for a quote without a time."""
+    if not quote.get("seconds"):
+        return ""
+    if not quote.get("level"):
+        return span(quote["seconds"])
+    within = f"{span(quote['seconds_low'])} to {span(quote['seconds_high'])}"
+    return (
+        f"{span(quote['seconds'])} ({within} in {100 * quote['level']:.0f} % of"
+        f" {quote['past_jobs']} past jobs)"
+    )
+
+
+def figures(quote: Mapping[str, Any]) -> dict[str, Any]:
+    """What a quote says, by name; for `facts`."""
+    sizes = {"memory": "ram_bytes", "GPU memory": "vram_bytes", "disk": "disk_bytes"}
+    return {
+        "takes about": takes(quote),
+        "GPU-hours": quote.get("gpu_hours") or "",
+        "costs about": money(quote.get("micro_usd")),
+        "for tokens": money(quote.get("tokens_micro_usd") or None),
+        **{name: bytes_(quote[key]) for name, key in sizes.items() if quote.get(key)},
+        "in doubt": quote.get("doubt"),
+        "figured from": quote.get("basis"),
+    }
 
 
 def ago(at: float | None) -> str:

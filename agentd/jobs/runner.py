@@ -125,9 +125,6 @@ class Jobs:
         row = self._table.attempt_of(self.row(job_id).id)
         return row.folder if row else None
 
-    def seconds_of(self, tool: str, key: str) -> list[float]:
-        return self._table.seconds_of(tool, key)
-
     async def wait(self, job_id: str, max_s: float) -> JobView:
         """The job once it has settled, or as it is after `max_s` seconds."""
         with contextlib.suppress(TimeoutError):

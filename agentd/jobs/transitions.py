@@ -108,6 +108,7 @@ class Transitions:
         result: dict[str, Any] | None = None,
     ) -> None:
         """Settle, record and announce the end of a job. Ending twice changes nothing."""
+        asked = self._ledger.leased(job_id)
         with self._store.transaction():
             row = self._found(job_id)
             if row.ended:
@@ -123,8 +124,9 @@ class Transitions:
                 cause=cause,
                 reason=reason,
                 result=result,
-                micro_usd=self._settle(row, exit),
+                micro_usd=_sum(self._settle(row, exit), asked),
                 seconds=exit.seconds if exit else None,
+                max_rss_bytes=exit.max_rss_bytes if exit else None,
                 ended_at=self._store.now(),
             )
         if attempt is not None:
@@ -206,3 +208,8 @@ class Transitions:
         row = self._table.find(job_id)
         assert row is not None
         return row
+
+
+def _sum(time: int | None, requests: int) -> int | None:
+    """What a job cost; None if nothing was ever set aside for it."""
+    return requests or None if time is None else time + requests

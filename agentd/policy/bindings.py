@@ -38,6 +38,7 @@ WORDS = {
     "timeout_s": "time limit",
     "needs": "services it needs",
     "gateway": "use of the gateway",
+    "tokens_micro_usd": "money for requests to models",
     "service": "service",
 }
 """What the fields of a stored launch are called; a field without an entry goes by its own name."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from agentd.store.ledger import DEFAULT_PROJECT, Payer
 from agentd.store.tokens import Role
 
-__all__ = ["Caller"]
+__all__ = ["DEFAULT_PROJECT", "Caller"]
 
 _RANK: Mapping[Role, int] = {"infer": 0, "view": 1, "operate": 2, "approve": 3, "admin": 4}
 
@@ -18,7 +18,8 @@ _RANK: Mapping[Role, int] = {"infer": 0, "view": 1, "operate": 2, "approve": 3, 
 class Caller:
     """Who asks. `is_agent` is true for a program acting for the principal, which never approves.
 
-    What is spent is booked on `project` and on the principal, or on whom is `charged` instead of it.
+    What is spent is booked on `project` and on the principal; what a job spends on whoever is `charged`
+    for it, up to its `allowance` in micro-USD.
     """
 
     principal: str
@@ -28,10 +29,13 @@ class Caller:
     is_agent: bool
     project: str = DEFAULT_PROJECT
     charged: str = ""
+    allowance: int | None = None
 
     @property
     def payer(self) -> Payer:
-        return Payer(self.charged or self.principal, self.project)
+        if not self.charged:
+            return Payer(self.principal, self.project)
+        return Payer(self.charged, self.project, self.principal.removeprefix("job:"), self.allowance)
 
     def may(self, role: Role) -> bool:
         """Each role includes the ones below it: infer < view < operate < approve < admin."""

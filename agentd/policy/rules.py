@@ -91,10 +91,15 @@ class Rule(Strict):
 
 
 class RuleSet(Strict):
-    """A named set; `description` is for the person who chooses it."""
+    """A named set; `description` is for the person who chooses it.
+
+    What a rule allows is asked about when its price is unknown or too old, unless `doubtful_prices` says
+    otherwise.
+    """
 
     name: str
     description: str = ""
+    doubtful_prices: Literal["ask", "allow"] = "ask"
     deny: tuple[Rule, ...] = ()
     ask: tuple[Rule, ...] = ()
     allow: tuple[Rule, ...] = ()
@@ -127,7 +132,6 @@ class Call(Strict):
     time: datetime.time = datetime.time(12, 0)
     day: Day = "wed"
     tainted: bool = False
-    price_known: bool = True
 
 
 class Decision(Strict):
@@ -182,8 +186,9 @@ def explain(rules: RuleSet, call: Call) -> tuple[Decision, list[Trial]]:
 
 
 def _decision(rules: RuleSet, effect: Effect, rule: Rule, call: Call) -> Decision:
-    if effect == "allow" and call.launches and not call.price_known:
-        return Decision(effect="ask", rule=rule.name, why="what an hour here costs is not known")
+    doubt = call.quote.doubt if call.launches and rules.doubtful_prices == "ask" else ""
+    if effect == "allow" and doubt:
+        return Decision(effect="ask", rule=rule.name, why=doubt)
     return Decision(
         effect=effect,
         rule=rule.name,

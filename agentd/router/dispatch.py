@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -17,6 +17,7 @@ from agentd.policy.callers import Caller
 from agentd.router.catalog import Catalog
 from agentd.router.metering import Metering
 from agentd.sdk import ChatResult, Model, ServiceView
+from agentd.store.journal import Journal
 from agentd.store.leases import Leases
 from agentd.store.requests import RequestTable
 
@@ -58,9 +59,17 @@ class _Target:
 class Dispatch:
     """Sends requests on, one attempt each, each metered before it leaves."""
 
-    def __init__(self, catalog: Catalog, serving: Serving, leases: Leases, requests: RequestTable) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        serving: Serving,
+        leases: Leases,
+        requests: RequestTable,
+        journal: Journal,
+        doubt: Callable[[Model], str],
+    ) -> None:
         self._catalog, self._serving, self._requests = catalog, serving, requests
-        self._metering = Metering(leases, requests, _cost_nothing)
+        self._metering = Metering(leases, requests, journal, doubt, _cost_nothing)
         self._http: httpx.AsyncClient | None = None
 
     async def aclose(self) -> None:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import json
 import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 
-from agentd.errors import InputError
+from agentd.errors import InputError, Unavailable
 from agentd.ids import new_id
 from agentd.policy.callers import Caller
 from agentd.sdk import Model
+from agentd.store.journal import Journal
 from agentd.store.leases import Leases
 from agentd.store.requests import RequestRow, RequestTable
 
@@ -48,17 +50,34 @@ class Metered:
 
 
 class Metering:
-    """Holds, books and records. `cost_nothing` tells of an error that its request surely was not billed."""
+    """Holds, books and records.
+
+    `doubt` says of a model why its price is not certain, `cost_nothing` of an error that its request
+    surely was not billed.
+    """
 
     def __init__(
-        self, leases: Leases, requests: RequestTable, cost_nothing: Callable[[BaseException], bool]
+        self,
+        leases: Leases,
+        requests: RequestTable,
+        journal: Journal,
+        doubt: Callable[[Model], str],
+        cost_nothing: Callable[[BaseException], bool],
     ) -> None:
-        self._leases, self._requests, self._cost_nothing = leases, requests, cost_nothing
+        self._leases, self._requests, self._journal = leases, requests, journal
+        self._doubt, self._cost_nothing = doubt, cost_nothing
+        self._told: dict[str, datetime.date] = {}
         self._writer: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
     def request(self, model: Model, why: str, body: Mapping[str, Any], caller: Caller) -> Generator[Metered]:
         """Around one request. Raises `OverBudget` before it leaves, `InputError` for limits that are none."""
+        if model.price_unknown:
+            raise Unavailable(
+                f"What {model.name!r} costs is not known, so it is not asked",
+                hint="Set input_ and output_micro_usd_per_mtok of it in agentd.toml; 0 is free",
+            )
+        self._tell_doubt(model)
         metered, started, status = Metered(), time.monotonic(), "ok"
         draw = self._leases.draw(f"A request to {model.name!r}", caller.payer, most(model, body))
         spent = draw.micro_usd  # the endpoint may have worked and charged: without word from it, all counts
@@ -71,7 +90,7 @@ class Metering:
             raise
         finally:
             if metered.input_tokens or metered.output_tokens:
-                spent = cost(model, metered.input_tokens, metered.output_tokens)
+                spent = model.price(metered.input_tokens, metered.output_tokens)
             self._leases.settle(draw, spent)
             self._requests.add(
                 RequestRow(
@@ -89,6 +108,13 @@ class Metering:
                 )
             )
             self._write_behind()
+
+    def _tell_doubt(self, model: Model) -> None:
+        """Journal, once a day, that a price is used which may not be right any more."""
+        doubt, today = self._doubt(model), datetime.datetime.now(datetime.UTC).date()
+        if doubt and self._told.get(model.name) != today:
+            self._told[model.name] = today
+            self._journal.append("price.doubtful", model.name, "daemon", why=doubt)
 
     async def aclose(self) -> None:
         """Write what is left, and return what was not used."""
@@ -118,18 +144,12 @@ def most(model: Model, body: Mapping[str, Any]) -> int:
     limits = [_count(body, "max_completion_tokens"), _count(body, "max_tokens")]
     tokens_out = max((limit for limit in limits if limit is not None), default=DEFAULT_MAX_TOKENS)
     tokens_out *= _count(body, "n") or 1
-    if not cost(model, 1, 1):
+    if not model.price(1, 1):
         return 0
     media = [part for part in _parts(body) if part.get("type") not in (None, "text")]
     size = len(json.dumps(body, ensure_ascii=False).encode())  # tools and schemas are read too
     size -= sum(len(json.dumps(part, ensure_ascii=False).encode()) for part in media)
-    return cost(model, size // BYTES_PER_TOKEN + MEDIA_TOKENS * len(media), tokens_out)
-
-
-def cost(model: Model, tokens_in: int, tokens_out: int) -> int:
-    """Micro-USD, rounded up."""
-    total = tokens_in * model.input_micro_usd_per_mtok + tokens_out * model.output_micro_usd_per_mtok
-    return -(-total // 1_000_000)
+    return model.price(size // BYTES_PER_TOKEN + MEDIA_TOKENS * len(media), tokens_out)
 
 
 def _parts(body: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

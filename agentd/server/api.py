@@ -68,6 +68,7 @@ def api_routes(kernel: Kernel, shutdown: Callable[[], None]) -> list[Route]:
         ("GET", "/api/requests", "view", api.requests),
         ("GET", "/api/requests/{id}", "view", api.request),
         ("GET", "/api/ledger", "view", api.ledger),
+        ("GET", "/api/quotes", "view", api.quotes),
         ("GET", "/api/journal", "view", api.journal),
         ("GET", "/api/journal/verify", "view", api.journal_verify),
     ]
@@ -235,7 +236,12 @@ class _Api:
         return _json(found)
 
     async def ledger(self, request: Request, caller: Caller) -> Response:
-        return _json(self._kernel.ledger.summary())
+        names = ("principal", "project", "subject", "before")
+        which = {name: request.query_params.get(name) for name in names}
+        return _json(self._kernel.ledger.summary(_number(request, "limit", 50), **which))
+
+    async def quotes(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.quotes.kinds())
 
     async def journal(self, request: Request, caller: Caller) -> Response:
         query = request.query_params

@@ -26,6 +26,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from agentd.errors import Unauthorized
+from agentd.locations import PROJECT_HEADER
+from agentd.policy.callers import DEFAULT_PROJECT
 from agentd.server.ports import Caller, Role, Tokens
 
 __all__ = ["CALLER", "OPEN_PATHS", "Gate", "Guard", "Punctual", "Rate", "caller_of", "json_depth", "require"]
@@ -107,7 +109,7 @@ class Guard:
         try:
             headers = _headers(scope)
             self._check_host(headers)
-            caller = self._check_token(scope, headers)
+            caller = _for_project(self._check_token(scope, headers), headers)
             body = await _read_body(headers, receive, self._gate)
         except Refusal as refusal:
             log.info("refused %s %s: %s", scope["method"], scope["path"], refusal.message)
@@ -144,6 +146,20 @@ class Guard:
                 headers=((b"www-authenticate", b'Bearer realm="agentd"'),),
             )
         return caller
+
+
+def _for_project(caller: Caller | None, headers: dict[bytes, list[bytes]]) -> Caller | None:
+    """The caller, booked on the project that the request names. A token's own project cannot be left."""
+    named = _single(headers, PROJECT_HEADER.encode())
+    if caller is None or not named or named == caller.project:
+        return caller
+    if not _PROJECT.fullmatch(named):
+        raise Refusal(
+            400, "invalid", f"{named!r} is no name of a project", "Use letters, digits, '.', '_', '-'"
+        )
+    if caller.project != DEFAULT_PROJECT:
+        raise Refusal(403, "denied", f"This token works for project {caller.project!r}, not for {named!r}")
+    return replace(caller, project=named)
 
 
 class ClientGone(Exception):
@@ -203,6 +219,7 @@ def _too_large(gate: Gate) -> Refusal:
     return Refusal(413, "too_large", f"The body is larger than {gate.body_bytes} bytes", hint)
 
 
+_PROJECT = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = bytes.maketrans(b"[{]}", b"\x02\x02\x00\x00")

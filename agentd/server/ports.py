@@ -26,6 +26,7 @@ __all__ = [
     "Journal",
     "Kernel",
     "Ledger",
+    "Quotes",
     "Requests",
     "Role",
     "Runs",
@@ -79,7 +80,11 @@ class Approvals(Protocol):
 
 
 class Ledger(Protocol):
-    def summary(self) -> BaseModel: ...
+    def summary(self, limit: int = 50, **which: str | None) -> BaseModel: ...
+
+
+class Quotes(Protocol):
+    def kinds(self) -> Sequence[BaseModel]: ...
 
 
 class Journal(Protocol):
@@ -121,6 +126,8 @@ class Kernel(Protocol):
     def artifacts(self) -> sdk.Artifacts: ...
     @property
     def ledger(self) -> Ledger: ...
+    @property
+    def quotes(self) -> Quotes: ...
     @property
     def journal(self) -> Journal: ...
     @property

@@ -20,6 +20,8 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import IO, Any, cast
 from urllib.parse import quote, urlsplit
 
+from agentd import locations
+
 __all__ = ["Proxy", "run"]
 
 VERSION_META = "io.modelcontextprotocol/protocolVersion"
@@ -201,6 +203,7 @@ class Proxy:
     def _headers(self, message: Json) -> dict[str, str]:
         headers = {
             "Authorization": f"Bearer {self._token}",
+            **locations.project(),
             "Content-Type": "application/json",
             "Accept": "application/json, text/event-stream",
             "Agentd-Cwd": self._cwd,

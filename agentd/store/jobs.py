@@ -13,7 +13,7 @@ from agentd.store.database import Row, Store, loads, reading
 from agentd.store.ledger import Payer
 from agentd.store.tokens import Role
 
-__all__ = ["AttemptRow", "JobRow", "JobTable", "environments_needed"]
+__all__ = ["AttemptRow", "JobRow", "JobTable", "PastJob", "environments_needed"]
 
 ENDED = ("succeeded", "failed", "cancelled", "lost", "timed_out")
 
@@ -75,6 +75,17 @@ class AttemptRow(BaseModel):
     seconds: float | None
 
 
+class PastJob(BaseModel):
+    """A job that came to its end: what its tool estimated, what was quoted, and what it took."""
+
+    tool: str
+    key: str
+    estimate: Quote
+    quote: Quote
+    seconds: float
+    max_rss_bytes: int | None
+
+
 class JobTable:
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -120,14 +131,20 @@ class JobTable:
     def ids(self) -> list[str]:
         return [row["id"] for row in self._store.rows("SELECT id FROM jobs ORDER BY rowid DESC LIMIT 500")]
 
-    def seconds_of(self, tool: str, key: str) -> list[float]:
-        """How long succeeded jobs of the kind took, oldest first."""
+    def past(self, tool: str | None = None, limit: int = 200) -> list[PastJob]:
+        """The last jobs of `tool`, or of all tools, that took what they take; oldest first.
+
+        A service is one that lived: its time is how long. Calls made in the daemon are none.
+        """
         rows = self._store.rows(
-            "SELECT seconds FROM jobs WHERE tool = ? AND timing_key = ?"
-            " AND state = 'succeeded' AND seconds IS NOT NULL ORDER BY rowid",
-            [tool, key],
+            "SELECT tool, timing_key AS key, estimate, quote, seconds, max_rss_bytes FROM jobs"
+            " WHERE (?1 IS NULL OR tool = ?1) AND estimate IS NOT NULL AND seconds IS NOT NULL"
+            " AND (state = 'succeeded' OR serves IS NOT NULL AND state IN ('cancelled', 'timed_out'))"
+            " ORDER BY rowid DESC LIMIT ?2",
+            [tool, limit],
         )
-        return [row["seconds"] for row in rows]
+        parsed = ({**row, "estimate": loads(row["estimate"]), "quote": loads(row["quote"])} for row in rows)
+        return [PastJob(**row) for row in parsed][::-1]
 
     # --- attempts ---------------------------------------------------------------------------
 

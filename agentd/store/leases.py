@@ -46,6 +46,10 @@ class _Lease:
     abandoned: bool = False
 
     @property
+    def subject(self) -> str:
+        return self.payer.job or "gateway"
+
+    @property
     def free(self) -> int:
         return self.granted - self.spent - self.held
 
@@ -154,8 +158,8 @@ class Leases:
 
     def _exchange(self, lease: _Lease, fresh: int) -> str:
         if lease.entry or lease.spent:
-            entry = lease.entry or self._ledger.reserve("lease", "gateway", lease.payer, 0)
+            entry = lease.entry or self._ledger.reserve("lease", lease.subject, lease.payer, 0)
             self._ledger.settle(entry, lease.spent)
         if not lease.held + fresh:
             return ""
-        return self._ledger.reserve("lease", "gateway", lease.payer, fresh, kept=lease.held)
+        return self._ledger.reserve("lease", lease.subject, lease.payer, fresh, kept=lease.held)

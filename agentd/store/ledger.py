@@ -34,16 +34,18 @@ LOW = 0.8
 """Of a limit: so much spent is journalled as low."""
 
 Kind = Literal["job", "tokens", "lease"]
-Scope = Literal["everything", "principal", "project"]
-Period = Literal["day", "month"]
+Scope = Literal["everything", "principal", "project", "job"]
+Period = Literal["day", "month", "life"]
 
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """On whom an amount is booked."""
+    """On whom an amount is booked. The requests of a `job` may cost its `allowance` in all."""
 
     principal: str
     project: str = DEFAULT_PROJECT
+    job: str = ""
+    allowance: int | None = None
 
 
 class Entry(BaseModel):
@@ -112,6 +114,8 @@ class _Budget:
     @property
     def of(self) -> str:
         """``this day's budget``, and whose."""
+        if self.scope == "job":
+            return f"what was approved for the requests of {self.name}"
         whose = "" if self.scope == "everything" else f" of {self.scope} {self.name!r}"
         return f"this {self.period}'s budget{whose}"
 
@@ -199,20 +203,32 @@ class Ledger:
         """Reservations of the job `subject` that were not settled yet."""
         return self._entries("WHERE subject = ? AND kind = 'job' AND settled IS NULL", subject)
 
+    def leased(self, job: str) -> int:
+        """What the requests of a job have cost, exact to the last one that has ended."""
+        if not self._store.in_transaction:
+            self.give_back()
+        return self._store.value(
+            "SELECT coalesce(sum(coalesce(settled, reserved)), 0) FROM ledger"
+            " WHERE subject = ? AND kind = 'lease'",
+            [job],
+        )
+
     def entries(
         self,
         *,
         principal: str | None = None,
         project: str | None = None,
         subject: str | None = None,
-        since: float = 0.0,
+        before: str | None = None,
         limit: int = 50,
     ) -> list[Entry]:
-        """Newest first."""
+        """Newest first; `before` is the id that the last list ended with."""
         return self._entries(
-            "WHERE at >= ?1 AND (?2 IS NULL OR principal = ?2) AND (?3 IS NULL OR project = ?3)"
-            " AND (?4 IS NULL OR subject = ?4) ORDER BY at DESC, id DESC LIMIT ?5",
-            since, principal, project, subject, limit,
+            "WHERE (?1 IS NULL OR principal = ?1) AND (?2 IS NULL OR project = ?2)"
+            " AND (?3 IS NULL OR subject = ?3)"
+            " AND (?4 IS NULL OR rowid < (SELECT rowid FROM ledger WHERE id = ?4))"
+            " ORDER BY rowid DESC LIMIT ?5",
+            principal, project, subject, before, limit,
         )  # fmt: skip
 
     def remaining(self, payer: Payer | None = None) -> int | None:
@@ -220,8 +236,8 @@ class Ledger:
         rest = [budget.limit - sum(self._sums(budget)) for budget in self._budgets(payer)]
         return max(0, min(rest)) if rest else None
 
-    def summary(self, limit: int = 50) -> Summary:
-        """Where all budgets stand, exact to the last request that has ended."""
+    def summary(self, limit: int = 50, **which: str | None) -> Summary:
+        """Where all budgets stand, exact to the last request that has ended; and `entries`."""
         if not self._store.in_transaction:
             self.give_back()
         standings = self.standings()
@@ -234,7 +250,7 @@ class Ledger:
             month_reserved=month.reserved,
             month_limit=month.limit,
             budgets=standings,
-            entries=self.entries(limit=limit),
+            entries=self.entries(limit=limit, **which),
         )
 
     def standings(self) -> list[Standing]:
@@ -266,10 +282,11 @@ class Ledger:
         spent, reserved = self._sums(budget)
         if spent >= LOW * budget.limit:
             self._tell("budget.spent", budget, spent)
+        hint = f"Raise {budget.key} in agentd.toml, or wait for the next {budget.period}"
         return OverBudget(
             f"{subject} may cost up to {usd(micro_usd)}, and {budget.of} is {usd(budget.limit)},"
             f" of which {usd(spent)} is spent and {usd(reserved)} reserved",
-            hint=f"Raise {budget.key} in agentd.toml, or wait for the next {budget.period}",
+            hint="Its tool says what is approved, in tokens_micro_usd" if budget.scope == "job" else hint,
         )
 
     def _tell_low(self, payer: Payer) -> None:
@@ -282,7 +299,9 @@ class Ledger:
                 self._tell("budget.low", budget, spent)
 
     def _tell(self, kind: str, budget: _Budget, spent: int) -> None:
-        """Once a period and budget."""
+        """Once a period and budget; what becomes of a job is told elsewhere."""
+        if budget.scope == "job":
+            return
         told = self._store.value(
             "SELECT 1 FROM journal WHERE subject = ? AND kind = ?", [budget.subject, kind]
         )
@@ -297,7 +316,8 @@ class Ledger:
 
     def _used(self, scope: Scope, name: str, start: datetime.datetime) -> tuple[int, int]:
         """Settled since `start`, and everything still reserved however old it is."""
-        whose = "?1 = ''" if scope == "everything" else f"{scope} = ?1"
+        special = {"everything": "?1 = ''", "job": "subject = ?1 AND kind = 'lease'"}
+        whose = special.get(scope, f"{scope} = ?1")
         row = self._store.row(
             f"SELECT (SELECT coalesce(sum(settled), 0) FROM ledger WHERE {whose} AND settled_at >= ?2),"
             f" (SELECT coalesce(sum(reserved), 0) FROM ledger WHERE {whose} AND settled IS NULL)",
@@ -310,6 +330,8 @@ class Ledger:
     def _budgets(self, payer: Payer | None) -> Iterator[_Budget]:
         """The limits that an amount of `payer` has to fit in; without one, those of everything."""
         names: dict[Scope, str] = {"everything": ""}
+        if payer is not None and payer.allowance is not None:
+            yield _Budget("job", payer.job, "life", EPOCH, payer.allowance, "")
         if payer is not None:
             names |= {"principal": payer.principal, "project": payer.project}
         starts = dict(zip(PERIODS, _starts(self._store.now()), strict=True))
@@ -352,6 +374,7 @@ class Ledger:
 
 
 PERIODS: tuple[Period, Period] = ("day", "month")
+EPOCH = datetime.datetime.fromtimestamp(0, datetime.UTC)
 
 
 def _starts(now: float) -> tuple[datetime.datetime, datetime.datetime]:

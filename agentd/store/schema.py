@@ -285,3 +285,12 @@ CREATE TABLE answers (
     UNIQUE (approval, person, verdict)
 ) STRICT
 """
+
+
+@migrations()
+def estimates(db: Database) -> None:
+    """What tools estimate is kept beside what was quoted and what it took, and quotes learn from it."""
+    for column in ("estimate TEXT", "max_rss_bytes INTEGER"):
+        db.conn.execute(f"ALTER TABLE jobs ADD COLUMN {column}")
+    db.conn.execute("ALTER TABLE tokens ADD COLUMN allowance INTEGER")
+    db.conn.execute("CREATE INDEX ledger_subject ON ledger (subject)")

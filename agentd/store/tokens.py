@@ -24,6 +24,7 @@ class TokenRow(BaseModel):
     expires_at: float | None
     project: str
     charged: str
+    allowance: int | None
 
 
 class TokenTable:
@@ -39,10 +40,12 @@ class TokenTable:
         lifetime_s: float | None = None,
         project: str = "",
         charged: str = "",
+        allowance: int | None = None,
     ) -> str:
         """Make a token for `principal`; the text is returned once and never stored.
 
-        It works for `project` alone if one is named, and what it spends is `charged` to another principal.
+        It works for `project` alone if one is named; what it spends is `charged` to another principal, up
+        to `allowance` in micro-USD.
         """
         token = f"agentd_{secrets.token_urlsafe(32)}"
         now = self._store.now()
@@ -55,6 +58,7 @@ class TokenTable:
             expires_at=None if lifetime_s is None else now + lifetime_s,
             project=project,
             charged=charged,
+            allowance=allowance,
         )
         self._store.insert("tokens", row.model_dump())
         return token

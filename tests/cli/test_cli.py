@@ -222,7 +222,8 @@ def test_a_plan_is_run_and_its_steps_are_told_on_stderr(agentd: Shell) -> None:
     [
         (("tools",), {"name", "title", "description", "inputSchema"}),
         (("models",), {"models", "aliases"}),
-        (("ledger",), {"day_spent", "day_reserved", "day_limit", "entries"}),
+        (("ledger",), {"day_spent", "day_reserved", "day_limit", "budgets", "entries"}),
+        (("quotes",), {"tool", "key", "jobs", "factor", "error", "stated", "covered", "level"}),
         (("journal", "-n", "3"), {"seq", "at", "kind", "subject", "principal", "data", "hash"}),
         (("journal", "verify"), {"ok", "entries", "head", "problem"}),
         (("doctor",), {"what", "ok", "found", "mend"}),

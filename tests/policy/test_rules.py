@@ -54,7 +54,7 @@ def test_what_no_rule_speaks_of_is_asked_about_when_it_costs_or_reaches_out() ->
 
 
 def test_a_launch_whose_price_is_not_known_is_never_allowed_silently() -> None:
-    decision = decide(rules(allow=[{"name": "all"}]), call(price_known=False))
+    decision = decide(rules(allow=[{"name": "all"}]), call(quote=Quote(doubt="nobody knows")))
     assert (decision.effect, decision.rule) == ("ask", "all")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -225,6 +226,8 @@ async def test_a_job_asks_models_through_the_gateway_with_a_key_of_its_own(
     assert view.result is not None
     assert view.result["text"] == "hello"
     assert (last(daemon).principal, last(daemon).micro_usd) == (f"job:{view.id}", SPENT)
+    assert view.seconds is not None
+    assert view.micro_usd == math.ceil(view.seconds * 1_000_000) + SPENT, "its time, and what it asked"
     folder = daemon.jobs.attempt_folder(view.id)
     assert folder is not None
     assert not [path for path in folder.rglob("*") if path.is_file() and b"agentd_" in path.read_bytes()]
@@ -285,3 +288,36 @@ async def test_what_a_job_asks_of_models_is_booked_on_whoever_started_it(reach: 
     assert last(daemon).principal == "job:job-1"
     [entry] = daemon.ledger.summary().entries
     assert (entry.principal, entry.project, entry.settled) == ("agent:ada", "support", SPENT)
+
+
+async def test_a_model_whose_price_nobody_knows_is_not_asked(
+    reach: Reach, agent: Caller, endpoint: Any
+) -> None:
+    unknown = Model(name="unknown", kind="frontier", endpoint=endpoint.url, upstream="fine")
+    daemon = await reach(also=(unknown,))
+    with pytest.raises(Unavailable, match=r"What 'unknown' costs is not known.*input_ and output_micro_usd"):
+        await daemon.gateway_complete(body("unknown"), agent)
+    assert endpoint.seen == []
+
+
+async def test_a_price_without_a_date_is_used_and_journalled_once_a_day(reach: Reach, agent: Caller) -> None:
+    daemon = await reach()
+    for _ in range(2):
+        await daemon.gateway_complete(body("fine"), agent)
+    [told] = [entry for entry in daemon.journal.tail() if entry.kind == "price.doubtful"]
+    assert (told.subject, told.data["why"]) == ("fine", "the price of 'fine' has no date")
+
+
+async def test_a_job_gets_no_more_from_models_than_was_approved_for_it(
+    reach: Reach, agent: Caller, endpoint: Any
+) -> None:
+    daemon = await reach()
+    job = replace(agent, principal="job:job-1", role="infer", charged="agent:ada", allowance=200)
+    await daemon.gateway_complete(body("fine", max_tokens=5), job)
+    with pytest.raises(
+        OverBudget,
+        match=r"approved for the requests of job-1 is \$0.0002, of which \$0.000105 is spent",
+    ):
+        await daemon.gateway_complete(body("fine", max_tokens=5), job)
+    await daemon.gateway_complete(body("fine", max_tokens=5), agent)
+    assert daemon.ledger.leased("job-1") == SPENT

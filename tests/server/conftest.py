@@ -27,6 +27,7 @@ class Echo(BaseModel):
     surface: str
     is_agent: bool
     cwd: str
+    project: str = ""
     note: str | None = None
 
 
@@ -118,9 +119,6 @@ class FakeJobs:
     def attempt_folder(self, job_id: str) -> Path | None:
         return None
 
-    def seconds_of(self, tool: str, key: str) -> list[float]:
-        return []
-
 
 class FakeCalls:
     def __init__(self, jobs: FakeJobs) -> None:
@@ -149,6 +147,7 @@ class FakeCalls:
                     surface=caller.surface,
                     is_agent=caller.is_agent,
                     cwd=str(caller.cwd),
+                    project=caller.project,
                     **given,
                 )
             case "finetune":
@@ -303,8 +302,13 @@ class Summary(BaseModel):
 
 
 class FakeLedger:
-    def summary(self) -> Summary:
+    def summary(self, limit: int = 50, **which: str | None) -> Summary:
         return Summary()
+
+
+class FakeQuotes:
+    def kinds(self) -> Sequence[BaseModel]:
+        return []
 
 
 class Entry(BaseModel):
@@ -348,11 +352,13 @@ class FakeRequests:
 
 
 class FakeTokens:
-    """A token's text is its role; "robot" is an agent that may approve."""
+    """A token's text is its role; "robot" is an agent that may approve, "bound" works for one project."""
 
     def check(self, bearer: str) -> Caller | None:
         if bearer == "robot":
             return Caller("robot", "approve", "token", Path("/home"), is_agent=True)
+        if bearer == "bound":
+            return Caller("bound", "view", "token", Path("/home"), is_agent=True, project="support")
         if bearer in ("infer", "view", "operate", "approve", "admin"):
             return Caller(f"ada-{bearer}", bearer, "token", Path("/home"), is_agent=False)
         return None
@@ -369,6 +375,7 @@ class FakeKernel:
     reports: FakeReports = field(default_factory=FakeReports)
     artifacts: FakeArtifacts = field(default_factory=FakeArtifacts)
     ledger: FakeLedger = field(default_factory=FakeLedger)
+    quotes: FakeQuotes = field(default_factory=FakeQuotes)
     journal: FakeJournal = field(default_factory=FakeJournal)
     requests: FakeRequests = field(default_factory=FakeRequests)
     tokens: FakeTokens = field(default_factory=FakeTokens)

@@ -108,6 +108,33 @@ def test_the_daemons_own_origin_is_welcome(daemon: Any) -> None:
         assert answer.status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("token", "named", "booked"),
+    [
+        ("view", None, "default"),
+        ("view", "docs", "docs"),
+        ("bound", None, "support"),
+        ("bound", "support", "support"),
+    ],
+)
+def test_a_call_is_booked_on_the_project_it_names_or_its_token_is_for(
+    daemon: Any, token: str, named: str | None, booked: str
+) -> None:
+    headers = {"authorization": f"Bearer {token}", "agentd-project": named}
+    answer = ask(daemon, "POST", "/api/call/echo", headers=headers, json={"arguments": {"text": "hi"}})
+    assert answer.json()["project"] == booked
+
+
+@pytest.mark.parametrize(
+    ("token", "named", "refused"), [("bound", "docs", (403, "denied")), ("view", "a b", (400, "invalid"))]
+)
+def test_a_token_cannot_leave_its_project_nor_name_one_that_is_no_name(
+    daemon: Any, token: str, named: str, refused: tuple[int, str]
+) -> None:
+    headers = {"authorization": f"Bearer {token}", "agentd-project": named}
+    assert code_of(ask(daemon, "POST", "/api/call/echo", headers=headers)) == refused
+
+
 def test_a_second_authorization_header_is_refused(daemon: Any) -> None:
     with httpx.Client() as client:
         headers = [("authorization", "Bearer admin"), ("authorization", "Bearer view")]

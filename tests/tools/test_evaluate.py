@@ -137,7 +137,8 @@ def test_an_evaluation_is_launched_through_the_gateway_and_quoted_by_the_models_
     }
     assert [metric["name"] for metric in launch.spec["metrics"]] == ["exact_match"]
     assert {"rows", "scoring", "statistics", "scorer-exact_text"} == set(launch.inputs)
-    assert 50 < launch.quote.micro_usd < 500
+    assert 50 < launch.quote.tokens_micro_usd < 500
+    assert launch.quote.tokens_micro_usd < launch.tokens_micro_usd < 3_000
     assert "2 rows" in launch.quote.basis
 
 
@@ -265,7 +266,7 @@ def test_a_checked_set_becomes_an_artifact_that_other_tools_know_by_name(
     path = training(tmp_path, *(f"country {n}" for n in range(9)))
     launch = call(ctx, "check_dataset", path=str(path), suite="capitals", name="geo", tokenizer_model="")
     assert set(launch.inputs) == {"dataset", "suite"}
-    assert launch.quote.micro_usd == 0
+    assert launch.quote.tokens_micro_usd == 0
     out = tmp_path / "out"
     out.mkdir()
     (out / "dataset.jsonl").write_bytes(path.read_bytes())
@@ -367,7 +368,7 @@ def test_a_calibration_asks_about_answers_that_are_there_and_shows_none_of_the_r
     assert json.loads(told["examples"][1]["content"]) == {"reason": "It helps nobody.", "score": 1}
     assert told["schema"]["properties"]["score"] == {"enum": [1, 2, 3, 4]}
     assert launch.spec["metrics"][1]["options"]["own"] == ["far"]
-    assert launch.quote.micro_usd > 0
+    assert launch.quote.tokens_micro_usd > 0
 
 
 def test_a_pairwise_judge_is_given_every_pair_of_a_group_and_whom_people_preferred(

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import httpx
@@ -72,8 +72,6 @@ class Bench:
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.cwd = folder, folder
         self.catalog = self.services = self
-        self.jobs = SimpleNamespace(seconds_of=lambda tool, key: self.past)
-        self.past: list[float] = []
         self.view: ServiceView | None = None
         self.url = url
         self.models = {"minilm-l6": Model(name="minilm-l6", kind="local", path=folder)}
@@ -273,7 +271,7 @@ def test_claims_come_with_what_they_cite(text: str, claims: list[tuple[str, list
     assert retrieve.claims_of(text, 2) == claims
 
 
-def test_ingest_takes_a_pattern_and_quotes_from_the_past_once_there_is_one(bench: Bench) -> None:
+def test_ingest_takes_a_pattern_and_quotes_by_size(bench: Bench) -> None:
     (bench.folder / "docs/deep").mkdir(parents=True)
     (bench.folder / "docs/a.md").write_text("a" * 9000)
     (bench.folder / "docs/deep/b.md").write_text("b")
@@ -281,9 +279,9 @@ def test_ingest_takes_a_pattern_and_quotes_from_the_past_once_there_is_one(bench
     assert launch.inputs == {"documents": (bench.folder / "docs").resolve()}
     assert (launch.spec["glob"], launch.needs) == ("**/*.md", ("retriever",))
     assert launch.quote.basis.startswith("2 files")
-    bench.past = [4.0, 9.0, 5.0]
-    launch = call(retrieve.ingest, bench, path="docs", collection="handbook")
-    assert (launch.quote.seconds, launch.quote.basis) == (5.0, "median of 3 ingests of this size")
+    small = call(retrieve.ingest, bench, path="docs/deep", collection="handbook")
+    assert small.quote.seconds < launch.quote.seconds
+    assert small.spec["timing_key"] == launch.spec["timing_key"]
 
 
 def test_ingest_refuses_what_cannot_work_before_anybody_is_asked(bench: Bench) -> None:

@@ -76,6 +76,7 @@ async def work(
     timeout_s: float = 60.0,
     done_fails: bool = False,
     needs: tuple[str, ...] = (),
+    ram_bytes: int = 0,
 ) -> Launch:
     """Write a text to a file, or go wrong in the way that is asked for."""
     source = ctx.path(path) if path else None
@@ -92,11 +93,12 @@ async def work(
             "done_fails": done_fails,
             "timing_key": "work",
         },
-        quote=Quote(seconds=1.0, micro_usd=ctx.price(1.0), basis="a guess"),
+        quote=Quote(seconds=1.0, ram_bytes=ram_bytes, basis="a guess"),
         timeout_s=timeout_s,
         inputs={"source": source} if source else {},
         needs=needs,
         gateway=behaviour == "ask_gateway",
+        tokens_micro_usd=100_000 if behaviour == "ask_gateway" else 0,
     )
 
 

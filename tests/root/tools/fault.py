@@ -23,7 +23,7 @@ async def fail(
         recipe="fault",
         title=f"Fail by {how}",
         spec={"how": how, "times": times, "starts": starts, "cgroup": cgroup, "timing_key": "fault"},
-        quote=Quote(seconds=1.0, micro_usd=ctx.price(1.0), basis="a guess"),
+        quote=Quote(seconds=1.0, basis="a guess"),
         timeout_s=timeout_s,
         attempts=attempts,
         repeatable=repeatable,

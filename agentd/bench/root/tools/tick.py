@@ -12,6 +12,6 @@ async def tick(ctx: Context, *, number: int) -> Launch:
         recipe="tick",
         title=f"Tick {number}",
         spec={"number": number},
-        quote=Quote(seconds=0.1, micro_usd=ctx.price(0.1), basis="a guess"),
+        quote=Quote(seconds=0.1, basis="a guess"),
         timeout_s=60.0,
     )

@@ -27,7 +27,7 @@ async def blink(
         recipe="blink",
         title=f"Blink {number}",
         spec={"starts": starts, "ms": ms, "behaviour": behaviour},
-        quote=Quote(seconds=ms / 1000, micro_usd=ctx.price(ms / 1000), basis="what it was told"),
+        quote=Quote(seconds=ms / 1000, basis="what it was told"),
         timeout_s=timeout_s,
         attempts=attempts,
     )
