@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-__all__ = ["accelerator", "free_ram_bytes", "ram_bytes", "vram_bytes"]
+__all__ = ["accelerator", "ram_bytes", "vram_bytes"]
 
 LIMITS = ("sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -29,11 +29,6 @@ def ram_bytes(root: Path = Path("/")) -> int:
     """Memory that processes here may use, 0 if that is not known."""
     limits = [_number(root / name) for name in LIMITS]
     return min((limit for limit in [_meminfo(root).get("MemTotal", 0), *limits] if limit), default=0)
-
-
-def free_ram_bytes(root: Path = Path("/")) -> int:
-    """Memory that could be had now without taking it from anybody, 0 if that is not known."""
-    return _meminfo(root).get("MemAvailable", 0)
 
 
 @functools.cache

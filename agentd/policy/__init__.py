@@ -2,5 +2,6 @@
 
 rules.py    deny, ask or allow: a pure function of a call and a rule set
 digests.py  the canonical digest of exactly what would run
-prices.py   the dated table that turns time and tokens into money
+prices.py   the dated table that turns time into money, and which prices are in doubt
+quotes.py   what calls will take: estimates, corrected by what past jobs took
 """
