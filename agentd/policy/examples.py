@@ -111,14 +111,17 @@ def call_of(asked: Asked, tools: Mapping[str, Tool]) -> Call:
         read_only=read_only,
         open_world=open_world,
         launches=launches,
-        quote=Quote(micro_usd=round(asked.quoted_usd * 1e6), gpu_hours=asked.gpu_hours),
+        quote=Quote(
+            micro_usd=round(asked.quoted_usd * 1e6),
+            gpu_hours=asked.gpu_hours,
+            doubt="" if asked.price_known else "its price is not known",
+        ),
         max_micro_usd=round(asked.usd * 1e6),
         hours=asked.hours,
         remaining_micro_usd=None if asked.remaining_usd is None else round(asked.remaining_usd * 1e6),
         time=time,
         day=day,
         tainted=asked.tainted,
-        price_known=asked.price_known,
     )
 
 

@@ -68,6 +68,9 @@ def test_each_difference_says_how_its_figures_are_to_be_read() -> None:
 
 # --- which one it is compared with ----------------------------------------------------------
 
+LEARNED = {"costs about", "takes about", "memory"}
+"""What the first job taught about the next ones of its kind."""
+
 
 async def asked(daemon: Daemon, caller: Caller, **arguments: Any) -> str:
     view = await daemon.calls.call("work", arguments, caller)
@@ -88,14 +91,15 @@ async def test_a_question_is_compared_with_the_last_approved_action_of_its_tool(
     await daemon.approvals.decide(denied, "deny", person)
     question = daemon.approvals.get(await asked(daemon, agent, text="three", timeout_s=30))
     assert question.like == daemon.approvals.get(first).id
-    assert [(one.what, one.before, one.now) for one in question.differences] == [
+    assert [(one.what, one.before, one.now) for one in question.differences if one.what not in LEARNED] == [
         ("at most", 60_000_000, 30_000_000),
         ("limit", 60.0, 30.0),
         ("text", "one", "three"),
         ("timeout_s", None, 30),
     ]
     again = daemon.approvals.get(await asked(daemon, agent, text="one"))
-    assert (again.like, again.differences) == (question.like, [])
+    assert again.like == question.like
+    assert {one.what for one in again.differences} <= LEARNED
 
 
 @pytest.mark.anyio
