@@ -203,7 +203,9 @@ def test_what_costs_more_than_the_budget_holds_exits_with_3(agentd: Shell) -> No
 
 def test_a_quote_is_told_and_starts_nothing(agentd: Shell) -> None:
     before = len(agentd.json("jobs"))
-    assert agentd.json("call", "work", "--quote")["seconds"] == 1.0
+    quote = agentd.json("call", "work", "--quote")
+    assert quote["seconds"] > 0
+    assert quote["basis"]
     assert len(agentd.json("jobs")) == before
 
 
