@@ -12,7 +12,7 @@ import asyncio
 import datetime
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,11 +81,13 @@ class Calls:
         prices: Prices,
         quotes: Quotes,
         locking: Locking,
+        room: Callable[[str, int], None],
     ) -> None:
         self.tools = tools
         self._offer, self._store, self._table, self._jobs = offer, store, table, jobs
         self._approvals, self._ledger, self._journal = approvals, ledger, journal
         self._rules, self._quotes, self._locking = rules, quotes, locking
+        self._room = room
         self._binder = Binder(tools, offer, rules, prices)
         self._admissions: set[asyncio.Task[None]] = set()
         jobs.finish, jobs.bind, jobs.ask_again = self._finish, self._binder.bind, self._ask_again
@@ -301,7 +303,7 @@ class Calls:
         return row
 
     def _check_launch(self, name: str, launch: Launch) -> None:
-        """What no approval could mend. Raises `InputError`, `Unavailable`."""
+        """What no approval could mend. Raises `InputError`, `Unavailable`, `DiskFull`."""
         if launch.attempts < 1:
             raise InputError(f"{name} asks for {launch.attempts} attempts", hint="At least one")
         here = self._offer.accelerator
@@ -311,6 +313,7 @@ class Calls:
                 f" (it has: {here})",
                 hint="'agentd doctor' shows what is there",
             )
+        self._room(launch.title, launch.quote.disk_bytes)
 
     def _remember(self, key: str, name: str, arguments: Mapping[str, Any], row: JobRow) -> None:
         """Let `key` stand for this call from now on."""

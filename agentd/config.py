@@ -84,6 +84,12 @@ class Config(Section):
     denial_hours: float = Field(
         default=24.0, ge=0, description="the same action is refused for so long after a no"
     )
+    disk_low_gb: float = Field(
+        default=0.5, ge=0, description="nothing is launched while less is free on the disk of the state"
+    )
+    disk_reserve_mb: float = Field(
+        default=16.0, ge=0, description="kept free there, for what must be written on a full disk"
+    )
     offline: bool = Field(default=False, description="never ask a package index or a model hub")
     server: ServerConfig = ServerConfig()
     budget: Budget = Budget()

@@ -19,6 +19,7 @@ from agentd.calls import Calls
 from agentd.caretaker import Caretaker
 from agentd.config import Config
 from agentd.context import Offer
+from agentd.disk import Room
 from agentd.errors import AgentdError, Conflict, DataError
 from agentd.hardware import accelerator, ram_bytes, vram_bytes
 from agentd.jobs import reaper
@@ -61,6 +62,7 @@ log = logging.getLogger(__name__)
 EXPIRE_EVERY_S = 30.0
 NOTE_HEAD_EVERY_S = 300.0
 REAP_EVERY_S = 30.0
+LOOK_AT_DISK_EVERY_S = 10.0
 TOKEN_SPARE_S = 7 * 86_400.0
 
 
@@ -91,7 +93,12 @@ class Daemon:
         hide_environment(model.key_env for model in configured)
         self.prices = load_prices(named_document(self.plugins, config.prices))
         self.rules = load_rules(named_document(self.plugins, config.policy))
-        self.store = Store(self.state_dir / "agentd.db")
+        self._room = Room(
+            self.state_dir,
+            reserve=round(config.disk_reserve_mb * 1e6),
+            low=round(config.disk_low_gb * 1e9),
+        )
+        self.store = Store(self.state_dir / "agentd.db", spare=self._room.give_up)
         self.accelerator = accelerator()
         self.changes = Changes()
         self.journal = Journal(self.store)
@@ -139,6 +146,7 @@ class Daemon:
             price=self._price,
             job_token=self._job_token,
             revoke_tokens=lambda job_id: self._token_table.revoke(note=_gateway_of(job_id)),
+            room=self._room.check,
             max_jobs=config.max_jobs,
         )
         self._catalog = Catalog(CatalogTable(self.store), self.journal, configured)
@@ -176,6 +184,7 @@ class Daemon:
             self.prices,
             self.quotes,
             _Building(self.environments),
+            self._room.check,
         )
         self.runs = Runs(RunTable(self.store), self.calls, self.jobs, self.journal, self.changes)
         offer.runs = self.runs
@@ -183,6 +192,7 @@ class Daemon:
         self._caretaker.every(EXPIRE_EVERY_S, self.approvals.expire)
         self._caretaker.every(NOTE_HEAD_EVERY_S, self.journal.note)
         self._caretaker.every(REAP_EVERY_S, self.jobs.reconciliation.reap)
+        self._caretaker.every(LOOK_AT_DISK_EVERY_S, self._look_at_disk)
 
     # --- life -------------------------------------------------------------------------------
 
@@ -245,6 +255,9 @@ class Daemon:
 
     def _catalog_for(self, caller: Caller) -> CallersCatalog:
         return CallersCatalog(self._catalog, self._dispatch.chat, caller)
+
+    def _look_at_disk(self) -> None:
+        self._room.look(self.journal)
 
     def _price(self, seconds: float) -> int:
         return self.prices.of(self.accelerator, seconds)

@@ -83,11 +83,12 @@ class Jobs:
         price: Callable[[float], int],
         job_token: Callable[[str, float], str],
         revoke_tokens: Callable[[str], object],
+        room: Callable[[str, int], None],
         max_jobs: int = 1,
     ) -> None:
         self._store, self._table, self._approvals = store, table, approvals
         self._journal, self._changes, self._building, self._places = journal, changes, building, places
-        self._slots = Slots(max_jobs)
+        self._slots, self._room = Slots(max_jobs), room
         self._live: LiveJobs = LiveJobs(Live)
         self._steps = Transitions(store, table, approvals, ledger, journal, changes, price, revoke_tokens)
         self.reconciliation = Reconciliation(store, table, self._steps, journal, places.attempts)
@@ -346,6 +347,7 @@ class Jobs:
 
     async def _launch(self, row: JobRow, python: Path, services: Mapping[str, ServiceView]) -> Attempt:
         """Write the attempt, then consume the approval, reserve the budget and record it at once."""
+        self._room(row.title, row.quote.disk_bytes)
         attempt = Attempt(self._places.attempts / new_id("att"))
         try:
             written = await self._launching.write(row, attempt, python, services)

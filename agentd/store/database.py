@@ -224,8 +224,13 @@ class Store:
                 return touched
 
     def _repeat(self, statements: Sequence[Statement]) -> None:
-        """What SQLite gave up as a whole. Nobody else writes, so it comes out the same."""
+        """What SQLite gave up as a whole. Nobody else writes, so it comes out the same.
+
+        The log is written back first, so that it begins anew instead of taking more of what is spare.
+        """
         self._roll_back()
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         self._connection.execute(BEGIN)
         for sql, parameters in statements:
             self._connection.execute(sql, parameters)
