@@ -230,7 +230,7 @@ class Interleavings(RuleBasedStateMachine):
             draw = self.money.leases.draw("a request", payer, micro)
         except OverBudget:
             return multiple()
-        self.fits(payer)
+        self.fits(payer, micro)
         self.flying.append(draw)
         return draw
 
@@ -253,7 +253,7 @@ class Interleavings(RuleBasedStateMachine):
             entry = self.money.ledger.reserve("job", "job-1", payer, micro, attempt="att-1")
         except OverBudget:
             return multiple()
-        self.fits(payer)
+        self.fits(payer, micro)
         return entry, micro
 
     @rule(job=consumes(jobs), share=SHARES, more=st.sampled_from([0, 0, 500]))
@@ -319,8 +319,10 @@ class Interleavings(RuleBasedStateMachine):
 
     # --- what always holds
 
-    def fits(self, payer: Payer) -> None:
-        """What was let through just now fits every budget it belongs to."""
+    def fits(self, payer: Payer, micro: int) -> None:
+        """What was let through just now fits every budget it belongs to; what is free fits any."""
+        if not micro:
+            return
         mine = {("everything", ""), ("principal", payer.principal), ("project", payer.project)}
         for standing in self.money.ledger.standings():
             if standing.limit is not None and (standing.scope, standing.name) in mine:
