@@ -25,7 +25,7 @@ FLOORS = (
     ("sdk", "documents"),
     ("config",),
     ("store",),
-    ("policy", "plugins", "jobs", "artifacts"),
+    ("policy", "plugins", "jobs", "artifacts", "disk"),
     ("context", "backup"),
     ("binder",),
     ("router", "calls"),
