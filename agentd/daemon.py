@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import getpass
 import json
 import logging
 import os
@@ -26,11 +25,12 @@ from agentd.jobs import reaper
 from agentd.jobs.environments import Environments
 from agentd.jobs.launching import Places
 from agentd.jobs.runner import Jobs
-from agentd.locations import ADDRESS, AGENT_TOKEN, OWNER_TOKEN
+from agentd.locations import ADDRESS, write_private
 from agentd.lock import hold
 from agentd.plugins import Plugins
 from agentd.policy.approvals import Approvals
 from agentd.policy.callers import Caller
+from agentd.policy.credentials import Tokens
 from agentd.policy.people import People
 from agentd.policy.prices import load_prices, model_doubt
 from agentd.policy.quotes import Quotes
@@ -49,7 +49,7 @@ from agentd.store.jobs import JobTable
 from agentd.store.journal import Journal
 from agentd.store.judgements import JudgementTable
 from agentd.store.leases import Leases
-from agentd.store.ledger import DEFAULT_PROJECT, Ledger
+from agentd.store.ledger import Ledger
 from agentd.store.reports import ReportTable
 from agentd.store.requests import RequestTable
 from agentd.store.runs import RunTable
@@ -61,6 +61,7 @@ log = logging.getLogger(__name__)
 
 EXPIRE_EVERY_S = 30.0
 NOTE_HEAD_EVERY_S = 300.0
+NOTE_USES_EVERY_S = 60.0
 REAP_EVERY_S = 30.0
 LOOK_AT_DISK_EVERY_S = 10.0
 TOKEN_SPARE_S = 7 * 86_400.0
@@ -107,7 +108,8 @@ class Daemon:
         self.reports, self.requests = ReportTable(self.store), RequestTable(self.store)
         self.judgements = JudgementTable(self.store)
         self._token_table = TokenTable(self.store)
-        self.tokens = Tokens(self._token_table, self.state_dir)
+        people = People(config.people)
+        self.tokens = Tokens(self.store, self._token_table, self.journal, people, self.state_dir)
         attempts, artifacts = self.state_dir / "attempts", self.state_dir / "artifacts"
         self.artifacts = Artifacts(artifacts, attempts, ArtifactTable(self.store), self.journal)
         interpreters = {name: recipe.python for name, recipe in config.recipes.items()}
@@ -121,7 +123,7 @@ class Daemon:
             ApprovalTable(self.store),
             self.journal,
             lifetime_s=config.approval_hours * 3600,
-            people=People(config.people),
+            people=people,
             denial_sticks_s=config.denial_hours * 3600,
         )
         table = JobTable(self.store)
@@ -191,6 +193,7 @@ class Daemon:
         self._caretaker = Caretaker()
         self._caretaker.every(EXPIRE_EVERY_S, self.approvals.expire)
         self._caretaker.every(NOTE_HEAD_EVERY_S, self.journal.note)
+        self._caretaker.every(NOTE_USES_EVERY_S, self.tokens.note_uses)
         self._caretaker.every(REAP_EVERY_S, self.jobs.reconciliation.reap)
         self._caretaker.every(LOOK_AT_DISK_EVERY_S, self._look_at_disk)
 
@@ -210,7 +213,7 @@ class Daemon:
         self.calls.recover()
         self.runs.recover()
         self._caretaker.start()
-        _write_whole(
+        write_private(
             self.state_dir / ADDRESS,
             json.dumps({"url": self.url, "pid": os.getpid(), "version": __version__}),
         )
@@ -223,6 +226,7 @@ class Daemon:
         await self.jobs.aclose()
         await self._dispatch.aclose()
         try:
+            self.tokens.note_uses()
             self.journal.append("daemon.stopped", str(os.getpid()), "daemon")
             self.journal.note()
         except (AgentdError, OSError) as error:
@@ -283,38 +287,6 @@ def _gateway_of(job_id: str) -> str:
     return f"gateway of {job_id}"
 
 
-class Tokens:
-    """Bearer tokens to callers."""
-
-    def __init__(self, table: TokenTable, folder: Path) -> None:
-        self._table = table
-        self._ensure(folder / OWNER_TOKEN, "admin", "owner")
-        self._ensure(folder / AGENT_TOKEN, "operate", "agents")
-
-    def check(self, bearer: str) -> Caller | None:
-        """Whose token this is; None for one that is unknown, revoked or expired."""
-        row = self._table.find(bearer)
-        if row is None:
-            return None
-        return Caller(
-            row.principal,
-            row.role,
-            "",
-            Path.home(),
-            is_agent=row.note != "owner",
-            project=row.project or DEFAULT_PROJECT,
-            charged=row.charged,
-            allowance=row.allowance,
-        )
-
-    def _ensure(self, path: Path, role: Any, note: str) -> None:
-        if path.is_file() and self._table.find(path.read_text(encoding="ascii").strip()):
-            return
-        who = getpass.getuser()
-        principal = f"user:{who}" if note == "owner" else f"agent:{who}"
-        _write_whole(path, self._table.create(principal, role, note))
-
-
 class _Building:
     """Interpreters for recipes: `jobs.runner.Building` and what `Calls` binds approvals to."""
 
@@ -350,12 +322,3 @@ def _gb(size: float | None) -> int:
 def named_document(plugins: Plugins, name: str) -> Path:
     """A file of policies/ by its name, or any file by its path."""
     return Path(name) if Path(name).suffix in (".yaml", ".yml") else plugins.find("policies", f"{name}.yaml")
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Replace a file that only the owner may read."""
-    waiting = path.with_name(f".{path.name}.part")
-    waiting.unlink(missing_ok=True)
-    waiting.touch(mode=0o600, exist_ok=False)
-    waiting.write_text(text, encoding="utf-8")
-    waiting.replace(path)

@@ -20,6 +20,7 @@ __all__ = [
     "read_address",
     "remote",
     "state_dir",
+    "write_private",
 ]
 
 ADDRESS = "daemon.json"
@@ -68,6 +69,15 @@ def read_address(state: Path) -> dict[str, Any] | None:
         return json.loads((state / ADDRESS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file as a whole, by one that only its owner may read."""
+    waiting = path.with_name(f".{path.name}.part")
+    waiting.unlink(missing_ok=True)
+    waiting.touch(mode=0o600, exist_ok=False)
+    waiting.write_text(text, encoding="utf-8")
+    waiting.replace(path)
 
 
 def _xdg(env: Mapping[str, str], name: str, default: str) -> Path:

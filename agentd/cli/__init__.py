@@ -6,7 +6,7 @@ show.py       tables, progress, figures
 follow.py     watching a job or a run until its end, asking at a terminal on the way
 serve.py      serve, stop, mcp        call.py       call, run, runs
 jobs.py       jobs                    approvals.py  approvals, approve, deny
-policy.py     policy explain, test
+policy.py     policy explain, test    tokens.py     token create, list, revoke
 look.py       models, why, reports
 ledger.py     ledger, ledger export, quotes
 journal.py    journal: what happened, its head, and whether nobody edited it

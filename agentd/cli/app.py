@@ -31,6 +31,7 @@ COMMANDS = {
     "approve": "agentd.cli.approvals:approve",
     "deny": "agentd.cli.approvals:deny",
     "policy": "agentd.cli.policy:policy",
+    "token": "agentd.cli.tokens:token",
     "models": "agentd.cli.look:models",
     "eval": "agentd.cli.evals:evals",
     "data": "agentd.cli.data:data",

@@ -19,7 +19,7 @@ from agentd.errors import InputError
 if TYPE_CHECKING:  # the store takes a moment to import, and most commands go without
     from agentd.store.journal import Head
 
-__all__ = ["journal"]
+__all__ = ["duration", "journal"]
 
 SPANS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -117,14 +117,20 @@ def verify(where: Path | None, kept: str | None, json_: bool) -> None:
 
 def moment(text: str) -> float:
     """Seconds since the epoch of ``12h`` ago, or of a date and time here. Raises `InputError`."""
-    if span := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text):
-        return time.time() - float(span[1]) * SPANS[span[2]]
+    if (seconds := duration(text)) is not None:
+        return time.time() - seconds
     try:
         return datetime.datetime.fromisoformat(text).astimezone().timestamp()
     except ValueError as error:
         raise InputError(
             f"{text!r} is no time", hint="Write 30m, 12h, 7d, or 2026-11-22, or '2026-11-22 14:30'"
         ) from error
+
+
+def duration(text: str) -> float | None:
+    """Seconds of ``30m``, ``12h``, ``7d``; None for anything else."""
+    span = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text)
+    return float(span[1]) * SPANS[span[2]] if span else None
 
 
 def exported(kept: str) -> Head:

@@ -19,7 +19,7 @@ class Caller:
     """Who asks. `is_agent` is true for a program acting for the principal, which never approves.
 
     What is spent is booked on `project` and on the principal; what a job spends on whoever is `charged`
-    for it, up to its `allowance` in micro-USD.
+    for it, up to its `allowance` in micro-USD. `token` is the id of what it showed, if it showed one.
     """
 
     principal: str
@@ -30,6 +30,7 @@ class Caller:
     project: str = DEFAULT_PROJECT
     charged: str = ""
     allowance: int | None = None
+    token: str = ""
 
     @property
     def payer(self) -> Payer:

@@ -18,6 +18,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -25,7 +26,7 @@ from starlette.routing import Route
 
 from agentd.errors import AgentdError, InputError, NotFound
 from agentd.server.auth import caller_of, require
-from agentd.server.ports import Caller, Kernel, Role, role_for
+from agentd.server.ports import Caller, Kernel, Role, Wanted, role_for
 from agentd.server.schema import input_schema
 from agentd.server.wire import dump, error_body, error_of, status_of
 
@@ -34,6 +35,7 @@ __all__ = ["api_routes", "body_of", "on_agentd_error", "on_crash", "on_http_erro
 log = logging.getLogger(__name__)
 
 MAX_LINES = 10_000
+NOT_KEPT = {"cache-control": "no-store"}
 
 Endpoint = Callable[[Request, Caller], Awaitable[Response]]
 TurnedAway = Callable[[Request, Caller], None]
@@ -71,8 +73,15 @@ def api_routes(kernel: Kernel, shutdown: Callable[[], None]) -> list[Route]:
         ("GET", "/api/quotes", "view", api.quotes),
         ("GET", "/api/journal", "view", api.journal),
         ("GET", "/api/journal/verify", "view", api.journal_verify),
+        ("GET", "/api/tokens", "admin", api.tokens),
+        ("POST", "/api/tokens", "admin", api.token_create),
+        ("POST", "/api/tokens/{id}/revoke", "admin", api.token_revoke),
     ]
-    turned_away: dict[Endpoint, TurnedAway] = {api.decide: api.note_refusal}
+    turned_away: dict[Endpoint, TurnedAway] = {
+        api.decide: api.note_refusal,
+        api.token_create: api.note_token_refusal,
+        api.token_revoke: api.note_token_refusal,
+    }
     guarded = [
         Route(path, _for(role, endpoint, turned_away.get(endpoint)), methods=[method], name=path)
         for method, path, role, endpoint in table
@@ -210,6 +219,28 @@ class _Api:
         return _json(
             await self._kernel.approvals.decide(_id(request), verdict, caller, _text(body, "reason"))
         )
+
+    # --- tokens ------------------------------------------------------------------------------
+
+    async def tokens(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.tokens.list())
+
+    async def token_create(self, request: Request, caller: Caller) -> Response:
+        """The one answer that holds a token: nothing on its way may keep it."""
+        try:
+            wanted = Wanted.model_validate(await body_of(request))
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_context=False)[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(f"{where}: {first['msg']}, not {first['input']!r}") from error
+        made = self._kernel.tokens.create(wanted, caller)
+        return Response(made.model_dump_json(), media_type="application/json", headers=NOT_KEPT)
+
+    async def token_revoke(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.tokens.revoke(_id(request), caller))
+
+    def note_token_refusal(self, request: Request, caller: Caller) -> None:
+        self._kernel.tokens.refused(caller, request.url.path)
 
     # --- what there is -----------------------------------------------------------------------
 

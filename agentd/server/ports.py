@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from agentd import sdk
 from agentd.policy.callers import Caller
+from agentd.policy.credentials import Wanted
 from agentd.store.requests import RequestRow
 from agentd.store.tokens import Role
 
@@ -32,6 +33,7 @@ __all__ = [
     "Runs",
     "Tokens",
     "Verdict",
+    "Wanted",
     "role_for",
 ]
 
@@ -102,6 +104,13 @@ class Requests(Protocol):
 class Tokens(Protocol):
     def check(self, bearer: str) -> Caller | None:
         """Whose token this is; None for one that is unknown, revoked or expired."""
+        ...
+
+    def list(self) -> Sequence[BaseModel]: ...
+    def create(self, wanted: Wanted, by: Caller) -> BaseModel: ...
+    def revoke(self, token_id: str, by: Caller) -> BaseModel: ...
+    def refused(self, by: Caller, what: str) -> None:
+        """Write down that somebody tried to make or revoke a token who may not."""
         ...
 
 

@@ -294,3 +294,17 @@ def estimates(db: Database) -> None:
         db.conn.execute(f"ALTER TABLE jobs ADD COLUMN {column}")
     db.conn.execute("ALTER TABLE tokens ADD COLUMN allowance INTEGER")
     db.conn.execute("CREATE INDEX ledger_subject ON ledger (subject)")
+
+
+@migrations()
+def tokens_of_people(db: Database) -> None:
+    """Tokens have ids to be revoked by, and say whether a person holds them, who made them, and their use."""
+    for column in (
+        "id TEXT NOT NULL DEFAULT ''",
+        "is_person INTEGER NOT NULL DEFAULT 0",
+        "created_by TEXT NOT NULL DEFAULT 'daemon'",
+        "used_at REAL",
+    ):
+        db.conn.execute(f"ALTER TABLE tokens ADD COLUMN {column}")
+    db.conn.execute("UPDATE tokens SET id = 'tok-' || substr(hash, 1, 12), is_person = note = 'owner'")
+    db.conn.execute("CREATE UNIQUE INDEX tokens_id ON tokens (id)")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from agentd.ids import new_id
 from agentd.store.database import Store
 
 __all__ = ["Role", "TokenRow", "TokenTable"]
@@ -16,8 +18,15 @@ Role = Literal["infer", "view", "operate", "approve", "admin"]
 
 
 class TokenRow(BaseModel):
-    hash: str
+    """A token as it is stored. `is_person` says that who holds it is one, and no program.
+
+    `used_at` is when it was last used, to about a minute.
+    """
+
+    id: str
+    hash: str = Field(exclude=True, repr=False)
     principal: str
+    is_person: bool
     role: Role
     note: str
     created_at: float
@@ -25,6 +34,8 @@ class TokenRow(BaseModel):
     project: str
     charged: str
     allowance: int | None
+    created_by: str
+    used_at: float | None
 
 
 class TokenTable:
@@ -41,6 +52,8 @@ class TokenTable:
         project: str = "",
         charged: str = "",
         allowance: int | None = None,
+        is_person: bool = False,
+        created_by: str = "daemon",
     ) -> str:
         """Make a token for `principal`; the text is returned once and never stored.
 
@@ -50,8 +63,10 @@ class TokenTable:
         token = f"agentd_{secrets.token_urlsafe(32)}"
         now = self._store.now()
         row = TokenRow(
+            id=new_id("tok"),
             hash=_hash(token),
             principal=principal,
+            is_person=is_person,
             role=role,
             note=note,
             created_at=now,
@@ -59,8 +74,10 @@ class TokenTable:
             project=project,
             charged=charged,
             allowance=allowance,
+            created_by=created_by,
+            used_at=None,
         )
-        self._store.insert("tokens", row.model_dump())
+        self._store.insert("tokens", {**row.model_dump(), "hash": row.hash})
         return token
 
     def find(self, token: str) -> TokenRow | None:
@@ -69,6 +86,27 @@ class TokenTable:
         if row is None or (row["expires_at"] is not None and row["expires_at"] <= self._store.now()):
             return None
         return TokenRow(**row)
+
+    def get(self, token_id: str) -> TokenRow | None:
+        row = self._store.row("SELECT * FROM tokens WHERE id = ?", [token_id])
+        return TokenRow(**row) if row else None
+
+    def list(self) -> list[TokenRow]:
+        """Newest first, expired ones too; without those of jobs, which come and go with them."""
+        rows = self._store.rows(
+            "SELECT * FROM tokens WHERE principal NOT LIKE 'job:%' ORDER BY created_at DESC, rowid DESC"
+        )
+        return [TokenRow(**row) for row in rows]
+
+    def note_uses(self, uses: Mapping[str, float]) -> None:
+        """Keep when tokens were last used, by their ids."""
+        with self._store.transaction():
+            for token_id, at in uses.items():
+                self._store.update("tokens", token_id, used_at=at)
+
+    def remove(self, token_id: str) -> bool:
+        """Make one worthless, from its next use on."""
+        return bool(self._store.change("DELETE FROM tokens WHERE id = ?", [token_id]))
 
     def revoke(self, *, note: str) -> int:
         return self._store.change("DELETE FROM tokens WHERE note = ?", [note])

@@ -17,7 +17,7 @@ from agentd.errors import Conflict, InputError, NotFound, OverBudget, Unauthoriz
 from agentd.sdk import Alias, Context, JobView, Model, Report, Tool, tool
 from agentd.server.app import bind, http_server
 from agentd.server.auth import Gate
-from agentd.server.ports import Caller, Kernel, Verdict
+from agentd.server.ports import Caller, Kernel, Verdict, Wanted
 from agentd.store.requests import RequestRow
 
 
@@ -354,6 +354,9 @@ class FakeRequests:
 class FakeTokens:
     """A token's text is its role; "robot" is an agent that may approve, "bound" works for one project."""
 
+    def __init__(self) -> None:
+        self.attempts: list[tuple[str, str]] = []
+
     def check(self, bearer: str) -> Caller | None:
         if bearer == "robot":
             return Caller("robot", "approve", "token", Path("/home"), is_agent=True)
@@ -362,6 +365,18 @@ class FakeTokens:
         if bearer in ("infer", "view", "operate", "approve", "admin"):
             return Caller(f"ada-{bearer}", bearer, "token", Path("/home"), is_agent=False)
         return None
+
+    def list(self) -> Sequence[BaseModel]:
+        return []
+
+    def create(self, wanted: Wanted, by: Caller) -> BaseModel:
+        raise NotImplementedError
+
+    def revoke(self, token_id: str, by: Caller) -> BaseModel:
+        raise NotImplementedError
+
+    def refused(self, by: Caller, what: str) -> None:
+        self.attempts.append((by.principal, what))
 
 
 @dataclass

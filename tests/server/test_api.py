@@ -136,6 +136,17 @@ def test_an_agent_or_a_weak_token_never_answers_an_approval(ask: Client, token: 
     assert ask("GET", "/api/approvals/apr-1").json()["state"] == "pending"
 
 
+@pytest.mark.parametrize("path", ["/api/tokens", "/api/tokens/tok-1/revoke"])
+@pytest.mark.parametrize("token", ["view", "operate", "approve", "robot"])
+def test_who_is_no_administrator_makes_and_revokes_no_token(
+    ask: Client, daemon: Any, path: str, token: str
+) -> None:
+    answer = ask("POST", path, {"person": "eve", "role": "admin"}, token)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "unauthorized")
+    assert daemon.kernel.tokens.attempts == [(token if token == "robot" else f"ada-{token}", path)]
+    assert ask("GET", "/api/tokens", token=token).status_code == 403
+
+
 def test_following_a_job_gives_a_line_for_each_change_until_the_end(ask: Client) -> None:
     answer = ask("GET", "/api/jobs/job-1/follow")
     views = [json.loads(line) for line in answer.text.splitlines()]

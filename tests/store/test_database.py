@@ -29,7 +29,8 @@ def store(path: Path) -> Iterator[Store]:
 
 
 def token(store: Store, name: str) -> None:
-    store.insert("tokens", {"hash": name, "principal": "ada", "role": "view", "note": "", "created_at": 0.0})
+    row = {"id": name, "hash": name, "principal": "ada", "role": "view", "note": "", "created_at": 0.0}
+    store.insert("tokens", row)
 
 
 def names(store: Store) -> list[str]:
