@@ -6,6 +6,11 @@ there are too few of those, all jobs of the tool. The corrected time is the esti
 past ratios in which a job counts half as much as one four jobs later: it forgets, so it follows a
 machine that was changed, and one job gone wrong does not move it.
 
+Where the ratio goes with the size (a start that was reckoned too long, a cost that grows faster than
+the rows), the time goes as another law of the estimate: a power of it, or what is left of it without
+its start. Whichever law would have been nearest to the past jobs, each predicted from those before it,
+is taken.
+
 The interval is conformal: for each past job the correction is made from the jobs before it alone, and
 the stated share of the errors seen that way, later ones counting for more, bounds the next one. It
 assumes that the next job is like the last ones (Barber et al. 2023 on what is lost where it is not).
@@ -38,20 +43,28 @@ SAME_KIND = 3
 """From so many jobs on, a kind is judged by its own jobs and not by all of its tool."""
 ENOUGH = 5
 """From so many jobs on, an interval is stated."""
-WINDOW = 50
+WINDOW = 30
 HALF_LIFE, SPREAD_HALF_LIFE = 4.0, 20.0
 PEAKS = 10
 PATIENCE = 3.0
 """A wall clock is at least so many times the upper end of the interval."""
 RECENT = 10
+LAWS: tuple[tuple[float, float], ...] = (
+    (1.0, 0.0),
+    (0.0, 0.0), (0.5, 0.0), (1.5, 0.0), (2.0, 0.0),
+    (1.0, 0.4), (1.0, 0.7), (1.0, 0.85), (1.0, 0.95),
+)  # fmt: skip
+"""How time may go with the estimate: which power of it, and the share of the smallest that is left out."""
+PREFERENCE = 0.8
+"""Another law than the first has to bring past errors down to this share of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """Of `jobs` ratios of taken to estimated: the next one is about `factor`, in `LEVEL` of cases within
+    """From `jobs` past ones: the next one is about `ratio` times its estimate, in `LEVEL` of cases within
     a factor of `spread` of that. No `spread` while there are too few."""
 
-    factor: float
+    ratio: float
     spread: float | None
     jobs: int
 
@@ -121,33 +134,47 @@ class Kind(BaseModel):
     tool: str
     key: str
     jobs: int
-    factor: float = Field(description="what the tool's estimate is multiplied by now")
+    factor: float = Field(description="what the tool's estimate is multiplied by now, if it is like the last")
     error: float | None = Field(description="median error of the last ten as they were quoted")
     stated: int = Field(description="jobs that had an interval stated")
     covered: int = Field(description="of these, those that ended within it")
     level: float = LEVEL
 
 
-def learn(ratios: Sequence[float]) -> Learned:
-    """From ratios of taken to estimated, oldest first."""
-    logs = [math.log(ratio) for ratio in ratios[-WINDOW:]]
-    if not logs:
+def learn(past: Sequence[tuple[float, float]], estimate: float) -> Learned:
+    """For an `estimate`, from pairs of estimated and taken, oldest first; all in seconds."""
+    past = past[-WINDOW:]
+    if not past:
         return Learned(1.0, None, 0)
-    center = _center(logs)
-    if len(logs) < ENOUGH:
-        return Learned(math.exp(center), None, len(logs))
+    smallest = min(estimate, *(estimated for estimated, _ in past))
+    fitted = [_fitted(past, estimate, power, share * smallest) for power, share in LAWS]
+    errors, expected = fitted[0]
+    if len(past) < ENOUGH:
+        return Learned(expected / estimate, None, len(past))
+    best = min(fitted[1:], key=lambda law: sum(law[0]))
+    if sum(best[0]) < PREFERENCE * sum(errors):
+        errors, expected = best
+    return Learned(expected / estimate, math.exp(_bound(errors)), len(past))
+
+
+def _fitted(
+    past: Sequence[tuple[float, float]], estimate: float, power: float, start: float
+) -> tuple[list[float], float]:
+    """Where time goes as that power of the estimate less `start`: how far off each of the past jobs was
+    from those before it (logs), and the seconds that are to be expected."""
+    logs = [math.log(taken) - power * math.log(estimated - start) for estimated, taken in past]
     errors = [abs(log - _center(logs[:index])) for index, log in enumerate(logs) if index]
-    return Learned(math.exp(center), math.exp(_bound(errors)), len(logs))
+    return errors, math.exp(_center(logs)) * (estimate - start) ** power
 
 
 def corrected(estimate: Quote, past: Sequence[PastJob], key: str) -> Quote:
     """`estimate` with time and memory as past jobs of its tool (oldest first) took them; no price."""
     same = [job for job in past if job.key == key]
     like = same if len(same) >= SAME_KIND else past
-    learned = learn([job.seconds / job.estimate.seconds for job in like if _timed(job)])
-    if not learned.jobs or not estimate.seconds:
+    if not estimate.seconds or not (pairs := _pairs(like)):
         return _with_memory(estimate, like)
-    seconds = estimate.seconds * learned.factor
+    learned = learn(pairs, estimate.seconds)
+    seconds = estimate.seconds * learned.ratio
     whose = "like it" if like is same else f"of {past[0].tool}"
     jobs = f"{learned.jobs} past jobs {whose} took" if learned.jobs > 1 else f"one past job {whose} took"
     timed = estimate.model_copy(
@@ -157,7 +184,7 @@ def corrected(estimate: Quote, past: Sequence[PastJob], key: str) -> Quote:
             "seconds_high": _rounded(seconds * learned.spread) if learned.spread else 0.0,
             "level": LEVEL if learned.spread else 0.0,
             "past_jobs": learned.jobs,
-            "basis": f"{estimate.basis or 'an estimate'}; times {learned.factor:.2g}, as {jobs}",
+            "basis": f"{estimate.basis or 'an estimate'}; times {learned.ratio:.2g}, as {jobs}",
         }
     )
     return _with_memory(timed, like)
@@ -176,15 +203,23 @@ def _kind(jobs: Sequence[PastJob]) -> Kind:
         tool=jobs[0].tool,
         key=jobs[0].key,
         jobs=len(jobs),
-        factor=learn([job.seconds / job.estimate.seconds for job in jobs if _timed(job)]).factor,
+        factor=_factor(jobs),
         error=median(errors[-RECENT:]) if errors else None,
         stated=len(stated),
         covered=sum(job.quote.seconds_low <= job.seconds <= job.quote.seconds_high for job in stated),
     )
 
 
-def _timed(job: PastJob) -> bool:
-    return job.estimate.seconds > 0 and job.seconds > 0
+def _pairs(jobs: Iterable[PastJob]) -> list[tuple[float, float]]:
+    """Estimated and taken seconds, where both are known."""
+    pairs = ((job.estimate.seconds, job.seconds) for job in jobs)
+    return [(estimated, taken) for estimated, taken in pairs if estimated > 0 and taken > 0]
+
+
+def _factor(jobs: Sequence[PastJob]) -> float:
+    """What an estimate like the last one is multiplied by now."""
+    pairs = _pairs(jobs)
+    return learn(pairs, pairs[-1][0]).ratio if pairs else 1.0
 
 
 def _with_memory(quote: Quote, like: Sequence[PastJob]) -> Quote:

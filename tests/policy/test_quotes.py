@@ -54,21 +54,52 @@ def shifting(dice: random.Random) -> Iterator[float]:
         yield ratio * (by if count >= at else 1.0)
 
 
+def exact(size: float) -> float:
+    """What a job of a size (seconds, reckoned) takes where only the factor is wrong."""
+    return size
+
+
+def started_faster(size: float) -> float:
+    """A start of four seconds was reckoned, and is one."""
+    return size - 3.0
+
+
+def squared(size: float) -> float:
+    """Reckoned by the row, and every row is compared with every other."""
+    return size**2 / 20
+
+
+def whatever_the_size(size: float) -> float:
+    """Nearly all of it is what the tool took for small."""
+    return 20 + size / 20
+
+
+@pytest.mark.parametrize("law", [exact, started_faster, squared, whatever_the_size])
 @pytest.mark.parametrize("noise", [steady, drifting, shifting])
-def test_after_five_jobs_half_of_the_quotes_are_within_a_fifth_and_the_interval_holds(noise: Noise) -> None:
+def test_after_five_jobs_half_of_the_quotes_are_within_a_fifth_and_the_interval_holds(
+    noise: Noise, law: Callable[[float], float]
+) -> None:
     dice = random.Random(20261122)
     errors: list[float] = []
     within: list[bool] = []
     for _ in range(60):
         ratios = noise(dice)
-        seen = [next(ratios) for _ in range(ENOUGH)]
+
+        def job() -> tuple[float, float]:
+            size = math.exp(dice.uniform(math.log(4.2), math.log(40)))
+            return size, law(size) * next(ratios)  # noqa: B023 - called before the next one
+
+        seen = [job() for _ in range(ENOUGH)]
         for _ in range(30):
-            learned, taken = learn(seen), next(ratios)
+            size, taken = job()
+            learned = learn(seen, size)
             assert learned.spread is not None
-            errors.append(abs(learned.factor - taken) / taken)
-            within.append(learned.factor / learned.spread <= taken <= learned.factor * learned.spread)
-            seen.append(taken)
-    assert median(errors) <= 0.2
+            expected = size * learned.ratio
+            errors.append(abs(expected - taken) / taken)
+            within.append(expected / learned.spread <= taken <= expected * learned.spread)
+            seen.append((size, taken))
+    print(f"{law.__name__}, {noise.__name__}: {median(errors):.1%} {sum(within) / len(within):.1%}")
+    assert median(errors) <= (0.2 if law is exact else 0.22)  # what is not known of it is paid for once more
     assert LEVEL - 0.03 <= sum(within) / len(within) <= LEVEL + 0.1
 
 
@@ -118,8 +149,8 @@ def test_memory_is_that_of_the_worst_of_the_last_jobs() -> None:
 
 @given(RATIOS)
 def test_what_is_learned_lies_within_what_was_seen(ratios: list[float]) -> None:
-    learned = learn(ratios)
-    assert min(ratios) * 0.999 <= learned.factor <= max(ratios) * 1.001
+    learned = learn([(10.0, 10.0 * ratio) for ratio in ratios], 10.0)
+    assert min(ratios) * 0.999 <= learned.ratio <= max(ratios) * 1.001
     assert (learned.spread is not None) == (len(ratios) >= ENOUGH)
     assert learned.spread is None or learned.spread >= 1
 
