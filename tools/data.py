@@ -12,6 +12,7 @@ from pydantic import Field
 from agentd.sdk import Context, DataError, Finished, InputError, Launch, Quote, tool
 
 from .datasets import dataset_path, read_dataset, rows_file
+from .leaks import EMBEDDER, FALSE_ALARMS, Accept, job_parts, keep_check, refuse_leaks
 from .suites import find_suite
 
 FEWEST_ROWS = 8
@@ -32,12 +33,14 @@ async def check_dataset(
         str, Field(description="catalog model whose tokens are counted; empty to count none")
     ] = "smollm2-135m",
     max_length: Annotated[int, Field(ge=1, le=1 << 20, description="tokens a row may have")] = 512,
+    accept: Accept = [],  # noqa: B006  (pydantic copies it)
 ) -> Launch:
     """Check a training set before anything is paid for, and keep it as an artifact.
 
     Says at once which line and field is malformed; then, as a job that costs nothing, counts tokens, shows
     how the model's chat template renders rows and whether all of the answers would be learned, and finds
-    duplicates, contradictions, rare labels and rows that stand in the suite (these fail the job).
+    duplicates, contradictions, rare labels, and rows of the suite: copies, shared runs of words and
+    paraphrases (these fail the job; paraphrases are looked for if the catalog has minilm-l6).
     Rows are {"prompt", "completion"}, {"messages"} or {"text"}. `finetune` takes the result's `dataset`.
     """
     file, artifact = dataset_path(ctx, path)
@@ -45,8 +48,12 @@ async def check_dataset(
     if len(read) < FEWEST_ROWS:
         raise DataError(file, f"has {len(read)} rows", hint=f"Give at least {FEWEST_ROWS}")
     inputs = {"dataset": file}
+    leaks: dict[str, Any] = {}
     if suite:
-        inputs["suite"] = find_suite(ctx, suite).data
+        found = find_suite(ctx, suite)
+        refuse_leaks(ctx, read, found, accept)
+        parts, leaks = job_parts(ctx, file, found, accept, EMBEDDER, FALSE_ALARMS)
+        inputs |= parts
     if tokenizer_model:
         inputs["tokenizer"] = _tokenizer(ctx, tokenizer_model)
     seconds = START_S + len(read) / ROWS_PER_S
@@ -64,6 +71,7 @@ async def check_dataset(
             "format": read.format,
             "parents": [artifact.id] if artifact else [],
             "timing_key": f"{bool(tokenizer_model)}:{bool(suite)}",
+            **leaks,
         },
         inputs=inputs,
         quote=Quote(
@@ -92,6 +100,8 @@ def keep(ctx: Context, finished: Finished) -> dict[str, Any]:
     """Register what was checked. The recipe's copy stays, so that doing this twice does the same."""
     spec, result = finished.spec, finished.result
     checked = ctx.artifacts.get(spec["parents"][0]) if spec["parents"] else None
+    if "leak_check" in spec:
+        keep_check(ctx, spec, result["leak_check"], finished.out / "leaks")
     kept = (
         finished.out
         / "kept"

@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -28,7 +28,6 @@ __all__ = [
     "Example",
     "Format",
     "dataset_path",
-    "leaked",
     "normalise",
     "read_dataset",
     "read_row",
@@ -268,10 +267,3 @@ def normalise(text: str) -> str:
     """`text` as compared when looking for leaks: no case, accents' form, punctuation or runs of space."""
     folded = unicodedata.normalize("NFKC", text).casefold()
     return re.sub(r"\W+", " ", folded).strip()
-
-
-def leaked(examples: Iterable[Example], heldout: Iterable[tuple[str, str]]) -> list[tuple[Example, str]]:
-    """Training rows whose normalised prompt is one of the held-out (id, input) pairs, with that id."""
-    known = {normalise(text): row for row, text in heldout}
-    known.pop("", None)
-    return [(example, known[key]) for example in examples if (key := normalise(example.prompt)) in known]

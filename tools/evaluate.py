@@ -31,9 +31,10 @@ from agentd.sdk import (
     tool,
 )
 
-from .datasets import dataset_path, leaked, read_dataset
+from .datasets import dataset_path, read_dataset
 from .identities import dearest, doubt_of, identity_of, models_behind, prices_of
 from .judges import Judge, check_fields, find_judge, standing_of
+from .leaks import refuse_leaks
 from .scorers import Scorer, check_options, find_scorer
 from .suites import MetricFile, Suite, find_suite
 from .verdict import MAX_ERROR_SHARE
@@ -328,14 +329,7 @@ async def baseline(
     read = read_dataset(path)
     if read.format == "text":
         raise DataError(path, "holds plain text", hint='A baseline learns from {"prompt", "completion"} rows')
-    if leaks := leaked(read.examples, found.inputs):
-        example, row = leaks[0]
-        raise DataError(
-            path,
-            f"{len(leaks)} rows stand in the suite {found.name!r} as well, this one as {row!r}",
-            line=example.line,
-            hint="Take them out of the training set",
-        )
+    refuse_leaks(ctx, read, found)
     inputs = {"train": path} | measures.inputs | _embedder(ctx, embedder)
     count = len(read) + len(found.rows)
     seconds = BASELINE_START_S + count / BASELINE_ROWS_PER_S

@@ -24,7 +24,8 @@ from agentd.sdk import (
     tool,
 )
 
-from .datasets import Dataset, dataset_path, leaked, read_dataset
+from .datasets import Dataset, dataset_path, read_dataset
+from .leaks import Accept, refuse_leaks
 from .suites import find_suite
 from .weights import Shape, chat_template_digest, local_model, read_shape
 
@@ -88,6 +89,7 @@ async def finetune(
         int, Field(ge=16, le=1 << 17, description="tokens; longer rows are left out")
     ] = 512,
     seed: Annotated[int, Field(ge=0, description="of row order and initial weights")] = 0,
+    accept: Accept = [],  # noqa: B006  (pydantic copies it)
 ) -> Launch:
     """Train a model on rows of {"prompt", "completion"}, {"messages"} or {"text"}; loss on the answers only.
 
@@ -111,13 +113,15 @@ async def finetune(
         raise DataError(file, f"has {len(data)} rows", hint=f"Give at least {FEWEST_ROWS}")
     if artifact:
         refuse_other_template(artifact, model, folder)
-    if suite:
-        refuse_leak(ctx, data, suite)
+    leaks = refuse_leaks(ctx, data, find_suite(ctx, suite), accept) if suite else {}
     name = name or default_name(model, artifact.name if artifact else file.stem, method)
     refuse_taken(ctx, name, "lora" if method == "lora" else "local")
     work = measure(data, epochs, batch_size, max_steps)
     called = artifact.name if artifact else file.name
     quote = quote_of(ctx, read_shape(folder), work, method, rank)
+    if leaks and not leaks["paraphrases"]:
+        unknown = f"; whether rows paraphrase {suite} was not checked (check_dataset suite={suite} does)"
+        quote = quote.model_copy(update={"basis": quote.basis + unknown})
     return Launch(
         recipe="finetune",
         title=f"Fine-tune {model} on {called}: {method}, {len(data)} rows, {work.steps} steps",
@@ -144,6 +148,7 @@ async def finetune(
             "dataset": artifact.id if artifact else str(file),
             "parents": [p for p in (artifact.id if artifact else "", base.meta.get("artifact", "")) if p],
             "suite": suite,
+            "leaks": leaks,
             "timing_key": f"{model}:{method}",
         },
         inputs={"model": folder, "dataset": file},
@@ -159,6 +164,7 @@ def keep(ctx: Context, finished: Finished) -> dict[str, Any]:
     meta = {
         "base_digest": spec["base_digest"],
         "dataset": spec["dataset"],
+        "leaks": spec["leaks"],
         "rank": spec["rank"] if lora else 0,
         "loss": result["final_loss"],
         "steps": result["steps"],
@@ -200,18 +206,6 @@ def keep(ctx: Context, finished: Finished) -> dict[str, Any]:
 
 
 # --- checks ---------------------------------------------------------------------------------
-
-
-def refuse_leak(ctx: Context, data: Dataset, suite: str) -> None:
-    """Raise `InputError` if a training row asks what the suite asks, showing rows."""
-    found = leaked(data.examples, find_suite(ctx, suite).inputs)
-    if not found:
-        return
-    shown = "; ".join(f"line {e.line} is {row}: {e.prompt[:60]!r}" for e, row in found[:5])
-    raise InputError(
-        f"{len(found)} of {len(data)} training rows of {data.path.name} stand in suite {suite!r} ({shown})",
-        hint="Take them out of the training set, or every score on this suite is worthless",
-    )
 
 
 def refuse_other_template(artifact: Artifact, model: str, folder: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agentd.errors import DataError
 from agentd.plugins import Plugins, bundled_root
 
-datasets = Plugins((bundled_root(),)).module("tools", "datasets")
+datasets, leaks = (Plugins((bundled_root(),)).module("tools", name) for name in ("datasets", "leaks"))
 
 GOOD = {
     "prompt": [{"role": "user", "content": "hi"}],
@@ -107,21 +107,12 @@ def test_any_bytes_are_read_or_refused_as_data(content: bytes) -> None:
             assert len(datasets.read_dataset(path)) > 0
 
 
-def test_a_leak_is_found_whatever_the_case_and_punctuation(tmp_path: Path) -> None:
-    path = written(
-        tmp_path, {"prompt": "Where is MY order?!", "completion": "x"}, {"prompt": "no", "completion": "y"}
-    )
-    read = datasets.read_dataset(path)
-    leaks = datasets.leaked(read.examples, [("row-1", "where is my order"), ("row-2", "…")])
-    assert [(example.line, row) for example, row in leaks] == [(1, "row-1")]
-
-
 def test_the_shipped_tickets_are_clean() -> None:
     folder = bundled_root() / "evals/data/tickets"
     train = datasets.read_dataset(folder / "train.jsonl")
     heldout = [row for _, row in datasets.read_rows(folder / "heldout.jsonl")]
     assert (len(train), len(heldout)) == (513, 162)
-    assert datasets.leaked(train.examples, [(row["id"], row["input"]) for row in heldout]) == []
+    assert leaks.copies(train.examples, [(row["id"], row["input"]) for row in heldout]) == []
     trained = {json.loads(e.answer)["entity_value"] for e in train.examples}
     asked = {row["expected"]["entity_value"] for row in heldout}
     assert {v.lower() for v in trained if v}.isdisjoint({v.lower() for v in asked if v})

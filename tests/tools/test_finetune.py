@@ -121,7 +121,7 @@ def test_more_epochs_cost_more(ctx: Context, tmp_path: Path) -> None:
 
 
 def test_training_on_the_suite_is_refused_showing_the_row(ctx: Context, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"1 of 20 training rows.*line 8 is c1: 'Q7\?'"):
+    with pytest.raises(InputError, match=r"1 of 20 training rows.*line 8 is c1 \(the same input\): 'Q7\?'"):
         call(ctx, "finetune", model="base", dataset=str(rows(tmp_path / "t.jsonl")), suite="capitals")
 
 

@@ -10,16 +10,18 @@ SPEC
     inputs.dataset      JSONL of {"prompt", "completion"}, {"messages"} or {"text"} rows, checked for format
     inputs.tokenizer    model folder with tokenizer.json and its chat template; without it nothing is counted
     inputs.suite        JSONL of a suite's rows; without it no leak is looked for
+    inputs.check_leaks  the recipe that looks for them: it runs first, with the same spec, in OUT/leaks
     max_length (512)    rows of more tokens are too long
     near (0.8)          Jaccard similarity of character 5-grams from which two texts are near-duplicates
 OUT
     dataset.jsonl       the file as it was checked
+    leaks/              what check_leaks wrote
     result.json         rows, duplicates, near_duplicates, conflicts, leaks, shared_values {field: values},
                         too_long, tokens_median, tokens_max, tokens_total, histogram {"≤64": 3, …},
                         balance {field: {label: rows}}, problems [sentence, …], and for chats the
-                        template: how the model's chat template renders them (`rendering`)
-A row that stands in the suite (the same input, a near-duplicate of it, or 13 words of it in a row, as
-in GPT-3's contamination study, Brown et al. 2020) ends the recipe with an error that names the rows.
+                        template: how the model's chat template renders them (`rendering`); with a suite
+                        leak_check: the result of check_leaks
+A row of the suite that stands in the set ends the recipe with the error of check_leaks.
 """
 
 from __future__ import annotations
@@ -28,17 +30,18 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
 import sys
 import time
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-GRAM, RUN_OF_WORDS, PERMUTATIONS = 5, 13, 128
+GRAM, PERMUTATIONS = 5, 128
 BINS = (32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 SHOWN, RENDERED = 5, 2
 # A field of answers is a label to balance if it has at most this many values, each used often.
@@ -46,10 +49,6 @@ MOST_LABELS = 200
 FEW_ROWS_OF_A_LABEL = 3
 # A field is a span if at least this share of its values stand in the prompt.
 SPAN_SHARE = 0.95
-
-
-class Leak(Exception):
-    """The training set holds rows that the suite measures by."""
 
 
 @dataclass(frozen=True)
@@ -282,40 +281,7 @@ class Neighbours:
         return best[1] if best[0] >= self.near else None
 
 
-# --- leaks ----------------------------------------------------------------------------------
-
-
-def word_runs(text: str) -> Iterable[tuple[str, ...]]:
-    words = text.split()
-    return (tuple(words[i : i + RUN_OF_WORDS]) for i in range(len(words) - RUN_OF_WORDS + 1))
-
-
-def leaks(examples: Sequence[Example], suite: Sequence[Mapping[str, Any]], near: float) -> list[str]:
-    """One sentence for each training row that a suite row can be recognised in."""
-    exact: dict[str, str] = {}
-    runs: dict[tuple[str, ...], str] = {}
-    neighbours = Neighbours(near)
-    for row in suite:
-        text = normalise(row["input"])
-        exact[text] = row["id"]
-        runs.update((run, row["id"]) for run in word_runs(text))
-        neighbours.add(row["id"], text)
-    progress = Progress("rows compared with the suite", len(examples))
-    found: list[str] = []
-    for number, each in enumerate(examples, 1):
-        progress(number)
-        row, how = exact.get(each.key), "the same input"
-        if row is None and each.prompt:
-            row, how = neighbours.nearest(each.key), "nearly the same input"
-        if row is None and runs:
-            text = normalise(f"{each.prompt} {each.answer}")
-            row = next((runs[run] for run in word_runs(text) if run in runs), None)
-            how = f"{RUN_OF_WORDS} words in a row"
-        if row is not None:
-            found.append(
-                f"line {each.line} and suite row {row!r} ({how}): {each.prompt or each.answer[:80]!r}"
-            )
-    return found
+# --- spans of answers -----------------------------------------------------------------------
 
 
 def spans(examples: Sequence[Example]) -> set[str]:
@@ -420,13 +386,11 @@ def counted(examples: Sequence[Example], folder: Path) -> tuple[list[int], dict[
 
 
 def check(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything there is to say about the training set. Raises `Leak`."""
+    """Everything there is to say about the training set, but for leaks."""
     inputs = {name: Path(path) for name, path in spec["inputs"].items()}
     near, limit = spec.get("near", 0.8), spec.get("max_length", 512)
     examples = [example(line, row) for line, row in read_lines(inputs["dataset"])]
     suite = [row for _, row in read_lines(inputs["suite"])] if "suite" in inputs else []
-    if found := leaks(examples, suite, near):
-        raise Leak(f"{len(found)} of {len(examples)} rows leak from the suite: {some(found)}")
     exact, close, conflicts = repeats(examples, near)
     lengths, template = [0] * len(examples), {}
     if "tokenizer" in inputs:
@@ -467,15 +431,24 @@ def check(spec: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def look_for_leaks(spec: Mapping[str, Any], out: Path) -> int:
+    """Run check_leaks as a program of its own; what it says is said by this one. Returns its exit code."""
+    out.mkdir(exist_ok=True)
+    (out / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+    command = [sys.executable, "-P", spec["inputs"]["check_leaks"], str(out / "spec.json"), str(out)]
+    return subprocess.run(command, check=False).returncode
+
+
 def main(spec_path: Path, out: Path) -> int:
     spec = json.loads(spec_path.read_text(encoding="utf-8"))
     shutil.copyfile(spec["inputs"]["dataset"], out / "dataset.jsonl")
     spec["inputs"]["dataset"] = str(out / "dataset.jsonl")
-    try:
-        result = check(spec)
-    except Leak as error:
-        emit("error", message=str(error), hint="Take these rows out of the training set and check it again")
-        return 2
+    leaks = out / "leaks"
+    if "suite" in spec["inputs"] and (code := look_for_leaks(spec, leaks)) != 0:
+        return code
+    result = check(spec)
+    if leaks.exists():
+        result["leak_check"] = json.loads((leaks / "result.json").read_text(encoding="utf-8"))
     part = out / "result.tmp"
     part.write_text(json.dumps(result), encoding="utf-8")
     part.replace(out / "result.json")
