@@ -12,7 +12,7 @@ from pydantic import Field
 from agentd.sdk import Context, DataError, Finished, InputError, Launch, Quote, tool
 
 from .datasets import dataset_path, read_dataset, rows_file
-from .leaks import EMBEDDER, FALSE_ALARMS, Accept, job_parts, keep_check, refuse_leaks
+from .leaks import EMBEDDER, FALSE_ALARMS, Accept, job_parts, keep_check, refuse_leaks, seconds_for
 from .suites import find_suite
 
 FEWEST_ROWS = 8
@@ -49,14 +49,16 @@ async def check_dataset(
         raise DataError(file, f"has {len(read)} rows", hint=f"Give at least {FEWEST_ROWS}")
     inputs = {"dataset": file}
     leaks: dict[str, Any] = {}
+    looking = 0.0
     if suite:
         found = find_suite(ctx, suite)
         refuse_leaks(ctx, read, found, accept)
         parts, leaks = job_parts(ctx, file, found, accept, EMBEDDER, FALSE_ALARMS)
         inputs |= parts
+        looking = seconds_for(len(read), len(found.rows), embedder="embedder" in parts)
     if tokenizer_model:
         inputs["tokenizer"] = _tokenizer(ctx, tokenizer_model)
-    seconds = START_S + len(read) / ROWS_PER_S
+    seconds = START_S + len(read) / ROWS_PER_S + looking
     return Launch(
         recipe="check_dataset",
         title=f"Check {artifact.name if artifact else file.name} ({len(read)} rows)"

@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -24,7 +23,7 @@ from agentd.sdk import Artifact, Context, Finished, InputError, Launch, NotFound
 from .datasets import Dataset, Example, dataset_path, normalise, read_dataset
 from .suites import Suite, find_suite
 
-__all__ = ["Copy", "copies", "job_parts", "keep_check", "refuse_leaks", "what_was_checked"]
+__all__ = ["Copy", "copies", "job_parts", "keep_check", "refuse_leaks", "seconds_for", "what_was_checked"]
 
 KIND = "leak-check"
 EMBEDDER = "minilm-l6"
@@ -196,23 +195,17 @@ async def check_leaks(
             hint=f"agentd call get_model source={embedder}",
         )
     inputs.pop("check_leaks")
-    key = f"{len(data) // 1000}:{len(found.rows) // 100}:{bool(embedder)}"
-    past = ctx.jobs.seconds_of("check_leaks", key)
-    seconds = (
-        median(past) if len(past) >= 3 else _seconds(len(data), len(found.rows), embedder=bool(embedder))
-    )
+    seconds = seconds_for(len(data), len(found.rows), embedder=bool(embedder))
     return Launch(
         recipe="check_leaks",
         title=f"Look for {found.name} in {artifact.name if artifact else file.name} ({len(data)} rows)",
-        spec={**spec, "timing_key": key},
+        spec={**spec, "timing_key": str(bool(embedder))},
         inputs=inputs | {"dataset": file},
         quote=Quote(
             seconds=round(seconds, 1),
             ram_bytes=(400 << 20) + 8 * file.stat().st_size,
             disk_bytes=4 << 20,
-            basis=f"median of {len(past)} past runs"
-            if len(past) >= 3
-            else f"{len(data)} rows, {len(found.rows)} of the suite",
+            basis=f"{len(data)} rows, {len(found.rows)} of the suite",
         ),
         timeout_s=max(600.0, 20 * seconds),
     )
@@ -224,8 +217,9 @@ def keep(ctx: Context, finished: Finished) -> dict[str, Any]:
     return {"check": artifact.id, **finished.result, "ok": True}
 
 
-def _seconds(rows: int, suite: int, *, embedder: bool) -> float:
-    embedded = min(suite, 1000) + max(300, 0.02 * rows) if embedder else 0
+def seconds_for(rows: int, suite: int, *, embedder: bool) -> float:
+    """About how long two cores take. As many rows are embedded as come near, within limits."""
+    embedded = min(suite, 1000) + min(rows, max(300, min(2000, 0.02 * rows))) if embedder else 0
     return START_S + rows / ROWS_PER_S + embedded / EMBEDDED_PER_S
 
 
