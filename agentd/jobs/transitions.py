@@ -48,12 +48,16 @@ class Transitions:
 
     def move(self, row: JobRow, event: JobEvent, **changes: Any) -> JobRow:
         """One step of the state machine, journalled. Raises `Conflict` when somebody was faster."""
+        attempt = self._table.attempt_of(row.id)
+        self._move(row, event, attempt.id if attempt else None, **changes)
+        return self._found(row.id)
+
+    def _move(self, row: JobRow, event: JobEvent, attempt: str | None, **changes: Any) -> None:
         new = advance(row.state, event)
         with self._store.transaction():
             kept = {name: value for name, value in changes.items() if value is not None}
             if not self._table.move(row.id, row.state, new, **kept):
                 raise Conflict(f"{row.id} is not {row.state} any more")
-            attempt = self._table.attempt_of(row.id)
             told = {"cause": changes.get("cause"), "reason": changes.get("reason") or None}
             self._journal.append(
                 f"job.{new}",
@@ -61,13 +65,12 @@ class Transitions:
                 "daemon",
                 tool=row.tool,
                 **{"from": row.state, "to": new},
-                attempt=attempt.id if attempt else None,
+                attempt=attempt,
                 **{name: value for name, value in told.items() if value},
             )
         self._changes.announce()
-        return self._found(row.id)
 
-    def launch(self, job_id: str, attempt: Attempt, port: int | None, now: Binding) -> JobRow:
+    def launch(self, job_id: str, attempt: Attempt, port: int | None, now: Binding) -> None:
         """Use the approval for what the job is `now`, set money aside, record the attempt: all or nothing.
 
         Raises `Conflict` when nothing approves this attempt (any more), and `OverBudget`.
@@ -81,7 +84,7 @@ class Transitions:
             most = row.launch["max_micro_usd"]
             self._ledger.reserve("job", row.id, row.payer, most, attempt=attempt.id)
             self._table.add_attempt(attempt.id, row.id, attempt.folder, port, number)
-            return self.move(row, "launch", started_at=self._store.now())
+            self._move(row, "launch", attempt.id, started_at=self._store.now())
 
     def retry(self, row: JobRow, cause: Cause, reason: str, attempt: Attempt, exit: Exit | None) -> None:
         """End an attempt and queue its job for another one."""

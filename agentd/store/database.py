@@ -128,11 +128,12 @@ class Store:
         marks = ", ".join("?" for _ in row)
         self.change(f"{verb} INTO {table} ({', '.join(row)}) VALUES ({marks})", values)
 
-    def update(self, table: str, key: str, **changes: Any) -> int:
-        """Set columns of the row whose id is `key`."""
+    def update(self, table: str, key: str, *, was: str | None = None, **changes: Any) -> int:
+        """Set columns of the row whose id is `key`; only while its state is `was`, if that is given."""
         values = [stored(name, value) for name, value in changes.items()]
         columns = ", ".join(f"{name} = ?" for name in changes)
-        return self.change(f"UPDATE {table} SET {columns} WHERE id = ?", [*values, key])
+        where, keys = ("id = ?", [key]) if was is None else ("id = ? AND state = ?", [key, was])
+        return self.change(f"UPDATE {table} SET {columns} WHERE {where}", [*values, *keys])
 
     # --- reading ----------------------------------------------------------------------------
 

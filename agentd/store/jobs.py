@@ -106,11 +106,7 @@ class JobTable:
 
     def move(self, job_id: str, state: str, new: str, **changes: Any) -> bool:
         """Set the state to `new` only if it still is `state`; tells whether it was."""
-        with self._store.transaction():
-            if self._store.value("SELECT state FROM jobs WHERE id = ?", [job_id]) != state:
-                return False
-            self._store.update("jobs", job_id, state=new, **changes)
-            return True
+        return self._store.update("jobs", job_id, was=state, state=new, **changes) == 1
 
     def list(self, *, state: str | None = None, limit: int = 50) -> list[JobRow]:
         """Newest first, by the order they came in, whatever the machine's clock said then.

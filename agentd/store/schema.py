@@ -308,3 +308,14 @@ def tokens_of_people(db: Database) -> None:
         db.conn.execute(f"ALTER TABLE tokens ADD COLUMN {column}")
     db.conn.execute("UPDATE tokens SET id = 'tok-' || substr(hash, 1, 12), is_person = note = 'owner'")
     db.conn.execute("CREATE UNIQUE INDEX tokens_id ON tokens (id)")
+
+
+@migrations()
+def claims(db: Database) -> None:
+    """A launch finds its approval, and what is set aside, without looking through all there are."""
+    for statement in (
+        "CREATE INDEX approvals_job ON approvals (job, created_at)",
+        "DROP INDEX ledger_open",
+        "CREATE INDEX ledger_open ON ledger (subject, reserved, principal, project) WHERE settled IS NULL",
+    ):
+        db.conn.execute(statement)
