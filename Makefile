@@ -41,6 +41,7 @@ bench: $(VENV)/.ready  ## figures, each beside a named baseline in the same run
 	$(BIN)/agentd bench eval
 	$(BIN)/agentd bench finetune
 	$(BIN)/agentd bench jobs
+	$(BIN)/agentd bench leaks
 
 chaos: $(VENV)/.ready  ## kill the daemon and its shims a few thousand times, and count (about 15 minutes)
 	$(BIN)/python tests/crash/chaos.py

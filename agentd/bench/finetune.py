@@ -15,7 +15,7 @@ from typing import Any
 from agentd.cli.client import Client, connect, stop_daemon
 from agentd.locations import read_address
 
-__all__ = ["run"]
+__all__ = ["ended", "run"]
 
 DATASET = "evals/data/tickets/train.jsonl"
 
@@ -30,7 +30,7 @@ def run(rounds: int = 3, max_steps: int = 12) -> dict[str, Any]:
     os.environ.update(AGENTD_STATE=str(folder / "state"), AGENTD_POLICY="demo", AGENTD_PORT="0")
     client = connect()
     try:
-        _ended(client, client.call("get_model", {"source": "smollm2-135m"}))
+        ended(client, client.call("get_model", {"source": "smollm2-135m"}))
         first = _job(client, max_steps, "warm-up")
         job, bare = [], []
         for turn in range(rounds):
@@ -55,12 +55,13 @@ def _job(client: Client, max_steps: int, name: str) -> tuple[Path, float]:
     """One job; returns its attempt's folder and the seconds from call to end."""
     started = time.perf_counter()
     arguments = {"model": "smollm2-135m", "dataset": DATASET, "max_steps": max_steps, "name": name}
-    view = _ended(client, client.call("finetune", arguments))
+    view = ended(client, client.call("finetune", arguments))
     seconds = time.perf_counter() - started
     return Path(client.get(f"/api/jobs/{view['id']}/attempt")["folder"]), seconds
 
 
-def _ended(client: Client, view: dict[str, Any]) -> dict[str, Any]:
+def ended(client: Client, view: dict[str, Any]) -> dict[str, Any]:
+    """What became of a call, once its job is over. Raises `RuntimeError` unless it succeeded."""
     if view["id"]:
         *_, view = client.follow(f"/api/jobs/{view['id']}/follow")
     if view["state"] != "succeeded":
