@@ -9,7 +9,7 @@ import pytest
 from agentd.bench.leaks import Row, rewritten, sown
 
 TEXTS = [
-    f"Ann has {n} red balls and Ben gives her {n + 1} green ones from box {n}. How many balls has she in total?"
+    f"Ann has {n} red balls and Ben gives her {n + 1} green ones from box {n}. How many has she in total?"
     for n in range(2, 62)
 ]
 OF = hashlib.sha256(TEXTS[7].encode()).hexdigest()[:16]
