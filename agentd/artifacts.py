@@ -1,10 +1,13 @@
 """The artifact store: content-addressed folders, named after the digest of what they hold.
 
-A folder is complete before it gets its name, and never changes afterwards.
+A folder is complete before it gets its name, and never changes afterwards. What a job left stays where it
+is as well, as a second name for the same blocks: a daemon that dies before it has written down what it
+kept finds it there, and keeps it again.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,13 +22,17 @@ from agentd.store.journal import Journal
 
 __all__ = ["Artifacts"]
 
+WAITING = ".part"
+
 
 class Artifacts:
-    """What jobs left, under `folder`; paths under `movable` are moved in, all others copied."""
+    """What jobs left, under `folder`; what lies under `linkable` is linked in, all else copied."""
 
-    def __init__(self, folder: Path, movable: Path, table: ArtifactTable, journal: Journal) -> None:
-        self._folder, self._movable, self._table, self._journal = folder, movable, table, journal
+    def __init__(self, folder: Path, linkable: Path, table: ArtifactTable, journal: Journal) -> None:
+        self._folder, self._linkable, self._table, self._journal = folder, linkable, table, journal
         folder.mkdir(parents=True, exist_ok=True)
+        for unfinished in folder.glob(f"*/{WAITING}*"):  # of a daemon that died while it copied
+            shutil.rmtree(unfinished) if unfinished.is_dir() else unfinished.unlink()
 
     def add(
         self,
@@ -76,15 +83,21 @@ class Artifacts:
 
     def _place(self, path: Path, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_relative_to(self._movable):
-            path.rename(target)
-            return
-        waiting = target.with_name(f".{new_id('part')}")
+        waiting = target.with_name(new_id(WAITING))
+        place = _linked if path.is_relative_to(self._linkable) else shutil.copy2
         if path.is_dir():
-            shutil.copytree(path, waiting)
+            shutil.copytree(path, waiting, copy_function=place)
         else:
-            shutil.copy2(path, waiting)
+            place(path, waiting)
         waiting.rename(target)
+
+
+def _linked(source: str | Path, target: str | Path) -> None:
+    """A second name for a file, or a copy where a disk has no such thing, or ends in between."""
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _size(path: Path) -> int:

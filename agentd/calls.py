@@ -9,6 +9,7 @@ be is bound once when it is decided about, and looked at again when it is about 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import inspect
 import logging
@@ -36,7 +37,7 @@ from agentd.policy import bindings
 from agentd.policy.approvals import Approvals
 from agentd.policy.bindings import COST, DIGEST, RULES, Binding
 from agentd.policy.callers import Caller
-from agentd.policy.digests import digest_file, digest_value
+from agentd.policy.digests import digest_file, digest_tree, digest_value
 from agentd.policy.prices import Prices
 from agentd.policy.quotes import Quotes
 from agentd.policy.rules import DAYS, Call, Decision, RuleSet, decide
@@ -440,6 +441,9 @@ class Calls:
             return _plain(await self._handle(tool, self._validate(tool, row.arguments), caller))
         if tool is None or tool.on_done is None:
             return dict(finished.result)
+        # The tool digests what it keeps, on this loop; what was read before is not read again.
+        with contextlib.suppress(AgentdError, OSError):
+            await asyncio.to_thread(digest_tree, finished.out, still=True)
         with self._store.transaction():  # one that fails half-way has registered nothing
             answer = tool.on_done(self.context(caller), finished)
         return _plain(await answer if inspect.isawaitable(answer) else answer)

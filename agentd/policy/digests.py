@@ -41,45 +41,45 @@ def digest_value(value: Any) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def digest_file(path: Path) -> str:
+def digest_file(path: Path, *, still: bool = False) -> str:
     """SHA-256 of a file's content.
 
     A large file's is remembered by device, inode, size and the times of its last write and last change
-    of any kind; the last of these cannot be set back by a program.
+    of any kind; the last of these cannot be set back by a program. A young file's only if whoever calls
+    knows that nobody writes to it any more (`still`).
     """
     with path.open("rb") as file:
-        identity = _identity(os.fstat(file.fileno()))
-        if identity and identity in _digests:
+        seen = os.fstat(file.fileno())
+        identity = _identity(seen)
+        if identity in _digests:
             return _digests[identity]
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if identity and identity == _identity(os.fstat(file.fileno())):
+        settled = still or time.time() - max(seen.st_ctime, seen.st_mtime) > _SETTLED_S
+        if seen.st_size >= _LARGE and settled and identity == _identity(os.fstat(file.fileno())):
             if len(_digests) >= _REMEMBERED:
                 _digests.clear()
             _digests[identity] = digest
     return digest
 
 
-def _identity(stat: os.stat_result) -> tuple[int, ...] | None:
-    """What changes when a file's content does; None where that cannot be relied on."""
-    settled = time.time() - max(stat.st_ctime, stat.st_mtime) > _SETTLED_S
-    if stat.st_size < _LARGE or not settled:
-        return None
-    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+def _identity(seen: os.stat_result) -> tuple[int, ...]:
+    """What changes when a file's content does."""
+    return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns
 
 
-def digest_tree(path: Path) -> str:
+def digest_tree(path: Path, *, still: bool = False) -> str:
     """Of a file: its content's digest. Of a folder: that of its manifest, relative names and digests, sorted.
 
     Symbolic links count as what they name, files and folders alike. `InputError` is raised for what
     cannot be looked at whole: a link that leads out of the folder, into itself or nowhere, a pipe.
     """
     if path.is_file():
-        return digest_file(path)
+        return digest_file(path, still=still)
     entries = sorted(_entries(path, (path.resolve(),)))
     manifest = [
         (f"{entry.relative_to(path).as_posix()}/", "")  # a folder stands here only when it is empty
         if entry.is_dir()
-        else (entry.relative_to(path).as_posix(), digest_file(entry))
+        else (entry.relative_to(path).as_posix(), digest_file(entry, still=still))
         for entry in entries
     ]
     return digest_value(manifest)
