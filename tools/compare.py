@@ -132,7 +132,7 @@ def _differently_scored(one: Report, two: Report) -> str:
 
 def _pairs(one: Report, two: Report) -> list[tuple[float, float]]:
     """Scores of the rows that both answered. Raises `InputError` unless both were asked the same rows."""
-    first, second = _scores(one), _scores(two)
+    first, second = scores_of(one), scores_of(two)
     if first.keys() != second.keys():
         raise InputError(
             f"{one.id} and {two.id} were asked different rows ({len(first)} and {len(second)})",
@@ -145,7 +145,8 @@ def _pairs(one: Report, two: Report) -> list[tuple[float, float]]:
     return pairs
 
 
-def _scores(report: Report) -> dict[str, float | None]:
+def scores_of(report: Report) -> dict[str, float | None]:
+    """The score of each row by its id; None where there is no answer."""
     return {row["id"]: row.get("score") for _, row in read_rows(report.rows)}
 
 
@@ -267,7 +268,7 @@ class Exported(BaseModel):
 async def export_baseline(ctx: Context, *, report: Ref) -> Exported:
     """A report and its rows' scores as one JSON object, kept in a repository and compared with later."""
     found = ctx.reports.get(report)
-    scores = [{"id": row, "score": score} for row, score in _scores(found).items()]
+    scores = [{"id": row, "score": score} for row, score in scores_of(found).items()]
     return Exported(bundle={"report": found.model_dump(mode="json"), "scores": scores})
 
 

@@ -35,6 +35,7 @@ from .datasets import dataset_path, read_dataset
 from .identities import dearest, doubt_of, identity_of, models_behind, prices_of
 from .judges import Judge, check_fields, find_judge, standing_of
 from .leaks import refuse_leaks
+from .preflight import Difference, refuse_too_small, too_small
 from .scorers import Scorer, check_options, find_scorer
 from .suites import MetricFile, Suite, find_suite
 from .verdict import MAX_ERROR_SHARE
@@ -73,6 +74,7 @@ async def evaluate(
     unsandboxed: Annotated[
         bool, Field(description="allow a suite to run code that the model wrote without a sandbox")
     ] = False,
+    difference: Difference = 0.0,
 ) -> Launch:
     """Ask a model every row of a suite and score the answers, with a confidence interval.
 
@@ -82,6 +84,8 @@ async def evaluate(
     For public benchmarks use `evaluate_harness`; for a baseline without a generating model, `baseline`.
     """
     found = find_suite(ctx, suite)
+    if difference:
+        refuse_too_small(ctx, found, difference, limit)
     measures = measures_of(ctx, found, unsandboxed=unsandboxed)
     if constrained and found.file.output_schema is None:
         raise InputError(f"The suite {found.name!r} has no output_schema", hint="Call without constrained")
@@ -90,6 +94,7 @@ async def evaluate(
     every = [each for several in models.values() for each in several]
     needs = tuple(dict.fromkeys(service for each in every if (service := service_of(ctx, each))))
     rows = found.rows[:limit] if limit else found.rows
+    small = "" if difference else too_small(ctx, found, limit)
     schema = found.file.output_schema if constrained else None
     prices = prices_of(every)
     spec = _scoring(found, measures, model=model, label=label or ("constrained" if constrained else "")) | {
@@ -116,12 +121,13 @@ async def evaluate(
         "timing_key": f"{found.name}:{model}",
     }
     quote, most = _evaluation_quote(found, rows, models, measures, concurrency)
+    basis = f"{quote.basis}; {small}" if small else quote.basis
     return Launch(
         recipe="evaluate",
         title=f"Evaluate {model} on {found.name} ({len(rows)} rows)",
         spec=spec,
         inputs=measures.inputs,
-        quote=quote.model_copy(update={"doubt": doubt_of(ctx, every)}),
+        quote=quote.model_copy(update={"doubt": doubt_of(ctx, every), "basis": basis}),
         timeout_s=max(900.0, 10 * quote.seconds),
         needs=needs,
         gateway=True,

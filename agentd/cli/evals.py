@@ -1,4 +1,4 @@
-"""Measuring and deciding, for people and build servers: ``eval run|gate|report|export``.
+"""Measuring and deciding, for people and build servers: ``eval run|gate|power|report|export``.
 
 A gate has exit codes of its own, so that a build can tell "it got worse" from "it could not be told"
 and both from "the measurement broke":
@@ -62,6 +62,7 @@ def evals() -> None:
 @click.option("--gate", "gated", is_flag=True, help="Exit 10 when worse, 11 inconclusive, 12 broken.")
 @click.option("--constrained", is_flag=True, help="Enforce the suite's JSON Schema.")
 @click.option("--limit", type=int, default=0, help="Only the first so many rows.")
+@click.option("--difference", type=float, default=0.0, help="Refuse suites too small to show it.")
 @click.option("--concurrency", type=int, default=16, show_default=True, help="Requests at a time.")
 @_margin
 @_alpha
@@ -74,6 +75,7 @@ def run(
     gated: bool,
     constrained: bool,
     limit: int,
+    difference: float,
     concurrency: int,
     margin: float | None,
     alpha: float | None,
@@ -85,6 +87,7 @@ def run(
     """Measure a model on suites, and hold it against baselines, one a suite in the same order.
 
     A baseline is a report (id, or model@suite for the newest) or a file made by 'agentd eval export'.
+    Before anything is asked, a gate says which suite has too few rows for its margin.
     With AGENTD_URL and AGENTD_TOKEN set, another machine's daemon does the work.
 
     \b
@@ -96,9 +99,14 @@ def run(
         )
     client = connect()
     known = [_reference(client, each) for each in baselines]
-    options = {"model": model, "constrained": constrained, "limit": limit, "concurrency": concurrency}
+    options = {
+        "model": model, "constrained": constrained, "limit": limit, "concurrency": concurrency,
+        "difference": difference,
+    }  # fmt: skip
     made: list[str] = []
     try:
+        if gated and not difference:
+            _foresee(client, suites, known, margin, alpha, limit)
         for suite in suites:
             made.append(_measured(client, {"suite": suite, **options}))
     except NeedsApproval:
@@ -144,6 +152,47 @@ def gate(
 
 
 @evals.command()
+@click.argument("suites", nargs=-1, required=True, metavar="SUITE...")
+@click.option("--difference", type=float, help="Difference of score to show; the suite's margin by default.")
+@click.option("--power", type=float, help="Chance to notice it; the suite's by default (0.8).")
+@click.option("--pilot", "pilots", multiple=True, metavar="REPORT", help="One or two reports of the suite.")
+@click.option("--limit", type=int, default=0, help="Only the first so many rows.")
+@_alpha
+@_json
+def power(
+    suites: tuple[str, ...],
+    difference: float | None,
+    power: float | None,
+    pilots: tuple[str, ...],
+    limit: int,
+    alpha: float | None,
+    json_: bool,
+) -> None:
+    """Say how many rows a difference needs, before a model is asked. Exit code 11 if there are too few.
+
+    How much two models differ on a row is taken from reports of the suite, or guessed. Several suites are
+    planned as one verdict.
+
+    \b
+    Example: agentd eval power tickets --difference 0.05 --pilot tickets-lora@tickets
+    """
+    client = connect()
+    given = {"difference": difference, "power": power, "alpha": alpha, "pilot": list(pilots), "limit": limit}
+    made = [client.call("power", {"suite": each, "suites": len(suites), **given}) for each in suites]
+    if json_:
+        show.as_json(made)
+    else:
+        columns = ["suite", ">rows", ">difference", ">needed", ">power", ">shown", "figured from"]
+        show.table(columns, [_planned(each) for each in made], empty="")
+    sys.exit(PASSED if all(each["enough"] for each in made) else INCONCLUSIVE)
+
+
+def _planned(plan: dict[str, Any]) -> tuple[Any, ...]:
+    figures = (f"{plan['power']:.2f}", f"{plan['difference_shown']:.2g}", plan["basis"])
+    return plan["suite"], plan["rows"], f"{plan['difference']:g}", plan["needed"], *figures
+
+
+@evals.command()
 @click.argument("ref", metavar="REPORT")
 @click.option("--baseline", default="", metavar="REF", help="Report or file that it is held against.")
 @_pages
@@ -176,6 +225,22 @@ def export(ref: str, file: Path) -> None:
     bundle = connect().call("export_baseline", {"report": ref})["bundle"]
     file.write_text(json.dumps(bundle, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     show.errors.print(f"wrote {file} ({len(bundle['scores'])} rows)")
+
+
+def _foresee(
+    client: Client,
+    suites: tuple[str, ...],
+    baselines: list[str],
+    margin: float | None,
+    alpha: float | None,
+    limit: int,
+) -> None:
+    """Tell which suites cannot show the margin, before a model is asked."""
+    for suite, baseline in zip(suites, baselines, strict=True):
+        given = {"difference": margin, "alpha": alpha, "limit": limit, "suites": len(suites)}
+        made = client.call("power", {"suite": suite, "pilot": [baseline], **given})
+        if not made["enough"]:
+            show.errors.print(f"[yellow]{show.escape(made['suite'])}[/]: {show.escape(made['why'])}")
 
 
 def _measured(client: Client, arguments: dict[str, Any]) -> str:

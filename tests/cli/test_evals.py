@@ -14,7 +14,9 @@ from xml.etree import ElementTree
 import pytest
 
 from agentd import locations
+from agentd.plugins import Plugins, bundled_root
 
+suites = Plugins((bundled_root(),)).module("tools", "suites")
 CACHE = os.environ.get("AGENTD_CACHE") or str(Path(__file__).parents[2] / "build" / "cache")
 
 
@@ -25,7 +27,7 @@ class Shell:
         self.folder, self.state = folder, folder / "state"
         own = {name: value for name, value in os.environ.items() if not name.startswith("AGENTD_")}
         state = {"AGENTD_STATE": str(self.state), "AGENTD_CACHE": CACHE, "AGENTD_PORT": "0"}
-        self.own, self.env = own, own | state
+        self.own, self.env, self.said = own, own | state, ""
 
     def __call__(self, *words: str, code: int = 0, env: dict[str, str] | None = None) -> str:
         done = subprocess.run(
@@ -33,6 +35,7 @@ class Shell:
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        self.said = " ".join(done.stderr.split())
         return done.stdout
 
     def baseline(self, name: str, right: int, wrong: int, suite: str = "s", first: int = 0) -> str:
@@ -79,6 +82,32 @@ def test_a_gate_over_other_rows_is_broken(agentd: Shell) -> None:
     )
     assert told["verdict"] == "broken"
     agentd("eval", "gate", new, "--baseline", "missing.json", code=2)
+
+
+def test_rows_needed_are_told_before_anything_is_asked(agentd: Shell) -> None:
+    (made,) = json.loads(agentd("eval", "power", "tickets", "--difference", "0.05", "--json", code=11))
+    assert (made["rows"], made["enough"]) == (162, False)
+    assert made["needed"] > 162
+    agentd("eval", "power", "tickets", "--difference", "0.2")
+    agentd("eval", "run", "tickets", "--model", "nobody", "--difference", "0.05", code=2)
+    assert "'tickets' is too small: 162 rows show a difference of 0.05" in agentd.said
+
+
+def test_a_gate_says_that_its_margin_cannot_be_shown_before_a_model_is_asked(agentd: Shell) -> None:
+    digest = suites.load_suite(bundled_root() / "evals/tickets.yaml").digest
+    known = agentd.baseline("small", 100, 62, suite=digest)
+    gate = ("--baseline", known, "--gate", "--margin", "0.05")
+    agentd("eval", "run", "tickets", "--model", "nobody", *gate, code=12)
+    told, broken = agentd.said.split("broken: ")
+    assert "tickets: 162 rows show a difference of 0.05 with power" in told
+    assert "rows are needed" in told
+    assert "nobody" in broken
+
+
+def test_a_gate_against_another_suite_is_broken_before_a_model_is_asked(agentd: Shell) -> None:
+    known = agentd.baseline("elsewhere", 9, 1)
+    agentd("eval", "run", "tickets", "--model", "nobody", "--baseline", known, "--gate", code=12)
+    assert "and not 'tickets' as it is" in agentd.said
 
 
 def test_a_report_is_written_in_every_form_and_exported_as_it_was_kept(agentd: Shell) -> None:
