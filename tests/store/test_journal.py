@@ -253,7 +253,8 @@ def test_whatever_is_done_to_the_entries_is_found(
         way(rows, data)
         if anew:
             chain(rows)
-        assume(sorted(rows, key=lambda row: row["seq"]) != before)
+        # The last entry, inserted once more and hashed anew, is one that was appended.
+        assume(sorted(rows, key=lambda row: row["seq"])[: len(before)] != before)
         for trigger in TRIGGERS:
             connection.execute(f"DROP TRIGGER {trigger}")
         connection.execute("DELETE FROM journal")
