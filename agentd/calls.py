@@ -271,6 +271,7 @@ class Calls:
             **asdict(launch),
             "inputs": {k: str(v) for k, v in launch.inputs.items()},
             "needs": list(launch.needs),
+            "secrets": list(launch.secrets),
             "service": launch.service.model_dump() if launch.service else None,
             "quote": None,
             "spec": dict(launch.spec),

@@ -162,7 +162,8 @@ class Launch:
     (`agentd.jobs.machine.again`). One that was lost without a word counts among these only if it is
     `repeatable`: doing it twice does no harm. With `accelerator` ("gpu", "cuda" or "rocm") nobody is
     asked to approve it where there is none. What it asks of models through the gateway costs at most
-    `tokens_micro_usd`; further requests are refused.
+    `tokens_micro_usd`; further requests are refused. `secrets` names variables of the daemon's environment
+    that it gets as they are at the launch, if they are set; others that look secret it never sees.
     """
 
     recipe: str
@@ -179,6 +180,7 @@ class Launch:
     repeatable: bool = False
     accelerator: str = ""
     tokens_micro_usd: int = 0
+    secrets: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,6 +161,7 @@ async def get_model(
         quote=fetch_quote(known),
         timeout_s=4 * 3600.0,
         inputs=inputs,
+        secrets=("HF_TOKEN",) if address.startswith("hf:") else (),
     )
 
 

@@ -6,6 +6,7 @@ Nothing is launched here; an attempt that was written and not recorded is forgot
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 import socket
@@ -68,7 +69,8 @@ class Launching:
         launch = row.launch
         recipe = attempt.folder / "recipe" / Path(launch["recipe_path"]).name
         inputs, input_digests = await asyncio.to_thread(self._take, launch, recipe, attempt.folder)
-        secret_values: dict[str, str] = {}
+        wanted = launch.get("secrets", ())
+        secret_values = {name: os.environ[name] for name in wanted if name in os.environ}
         given: dict[str, dict[str, str]] = {}
         for name, service in services.items():
             variable = f"AGENTD_SERVICE_{re.sub(r'[^A-Z0-9]', '_', name.upper())}_TOKEN"

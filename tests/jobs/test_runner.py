@@ -391,3 +391,20 @@ async def test_a_service_that_does_not_start_is_not_started_over_and_over(
         await daemon.calls.call("ring", arguments, agent)
     assert caught.value.retry_after_s is None
     assert len(lines(starts)) == 1
+
+
+# --- what a payload is given ----------------------------------------------------------------
+
+
+async def test_a_payload_gets_the_secrets_its_launch_names_and_no_others(
+    daemon: Daemon, agent: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_TOKEN", "hf_0123456789abcdefghij")
+    monkeypatch.setenv("SOME_OTHER_TOKEN", "hf_9876543210abcdefghij")
+    view = await ended(daemon, agent, secrets=["SOME_TOKEN", "SOME_MISSING_TOKEN"])
+    assert view.result is not None
+    assert view.result["secrets"] == ["SOME_TOKEN"]
+    folder = daemon.jobs.attempt_folder(view.id)
+    assert folder is not None
+    written = [path.read_bytes() for path in folder.rglob("*") if path.is_file()]
+    assert not any(b"hf_0123456789abcdefghij" in content for content in written)

@@ -77,6 +77,7 @@ async def work(
     done_fails: bool = False,
     needs: tuple[str, ...] = (),
     ram_bytes: int = 0,
+    secrets: tuple[str, ...] = (),
 ) -> Launch:
     """Write a text to a file, or go wrong in the way that is asked for."""
     source = ctx.path(path) if path else None
@@ -99,6 +100,7 @@ async def work(
         needs=needs,
         gateway=behaviour == "ask_gateway",
         tokens_micro_usd=100_000 if behaviour == "ask_gateway" else 0,
+        secrets=secrets,
     )
 
 

@@ -52,7 +52,9 @@ def main() -> int:
     note.write_text(text + (Path(source).read_text("utf-8") if source else ""), "utf-8")
     waiting = out / "result.part"
     services = {name: os.environ[s["token_env"]] != "" for name, s in spec["services"].items()}
-    waiting.write_text(json.dumps({"note": "note.txt", "pid": os.getpid(), "services": services}), "utf-8")
+    secret = sorted(name for name in os.environ if name.startswith("SOME_"))
+    result = {"note": "note.txt", "pid": os.getpid(), "services": services, "secrets": secret}
+    waiting.write_text(json.dumps(result), "utf-8")
     waiting.replace(out / "result.json")
     return 0
 
