@@ -12,15 +12,29 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from agentd import locations
 from agentd.errors import DataError, InputError
+from agentd.redaction import redact
 from agentd.sdk import Model
 
-__all__ = ["Budget", "Config", "Limit", "RecipeConfig", "ServerConfig", "load_config"]
+__all__ = [
+    "Budget",
+    "CommandConfig",
+    "Config",
+    "Limit",
+    "NoticeKind",
+    "NotifierConfig",
+    "RecipeConfig",
+    "ServerConfig",
+    "WebhookConfig",
+    "load_config",
+    "web_address",
+]
 
 
 class Section(BaseModel):
@@ -60,6 +74,100 @@ class RecipeConfig(Section):
     python: Path
 
 
+NoticeKind = Literal[
+    "approval.waiting",
+    "approval.expired",
+    "job.failed",
+    "job.succeeded",
+    "run.failed",
+    "run.succeeded",
+    "budget.low",
+    "budget.spent",
+    "disk.low",
+    "token.created",
+    "journal.broken",
+    "notifier.failing",
+]
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+
+
+class Notifier(Section):
+    """What every notifier has."""
+
+    name: str = Field(pattern=r"^[\w.-]{1,64}$", description="what it is called; its place is kept under it")
+    on: tuple[NoticeKind, ...] = Field(
+        default=(
+            "approval.waiting",
+            "job.failed",
+            "budget.low",
+            "budget.spent",
+            "disk.low",
+            "journal.broken",
+        ),
+        min_length=1,
+        description="what is told",
+    )
+    gather_s: float = Field(
+        default=10.0, ge=0, le=3600, description="seconds: what happens within them is one message"
+    )
+    timeout_s: float = Field(default=10.0, gt=0, le=60, description="seconds that one delivery may take")
+
+
+class WebhookConfig(Notifier):
+    """Notices as signed POST requests, after the Standard Webhooks specification."""
+
+    kind: Literal["webhook"] = Field(description="`webhook`")
+    url: str = Field(default="", description="http:// or https://; give either this or `url_env`")
+    url_env: str = Field(
+        default="", pattern=f"{VARIABLE}|^$", description="environment variable that holds the URL"
+    )
+    secret_env: str = Field(
+        default="",
+        pattern=f"{VARIABLE}|^$",
+        description="environment variable that holds what is signed with: `whsec_` and base64",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_web(cls, value: str) -> str:
+        return web_address(value) if value else value
+
+    @model_validator(mode="after")
+    def _has_one(self) -> Self:
+        if bool(self.url) == bool(self.url_env):
+            raise ValueError("a webhook needs either 'url' or 'url_env'")
+        return self
+
+
+class CommandConfig(Notifier):
+    """Notices as runs of a program on this machine, without a shell."""
+
+    kind: Literal["command"] = Field(description="`command`")
+    argv: tuple[str, ...] = Field(
+        min_length=1,
+        description="program and arguments; `{title}`, `{text}` and `{id}` in them are filled in",
+    )
+
+
+NotifierConfig = Annotated[WebhookConfig | CommandConfig, Field(discriminator="kind")]
+
+
+def web_address(text: str) -> str:
+    """`text`, if it is a URL that a webhook may have. Raises `ValueError`."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"it is no URL: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError("it has to be a URL that begins with http:// or https:// and names a host")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("it may not hold a user or password: sign with 'secret_env', or use 'url_env'")
+    if parts.fragment or any(letter.isspace() or not letter.isprintable() for letter in text):
+        raise ValueError("it may hold neither spaces nor a fragment")
+    return text
+
+
 class Config(Section):
     """Everything a daemon is told. Paths are absolute."""
 
@@ -95,6 +203,7 @@ class Config(Section):
     budget: Budget = Budget()
     models: tuple[Model, ...] = Field(default=(), description="catalog entries, above all API endpoints")
     recipes: dict[str, RecipeConfig] = {}
+    notify: tuple[NotifierConfig, ...] = Field(default=(), description="who is told, of what, and how")
     people: dict[str, tuple[str, ...]] = Field(
         default={}, description='person -> their identities, such as `ann = ["user:ann", "slack:U123"]`'
     )
@@ -105,6 +214,14 @@ class Config(Section):
         listed = [identity for identities in value.values() for identity in identities]
         if twice := sorted({identity for identity in listed if listed.count(identity) > 1}):
             raise ValueError(f"{twice[0]!r} should be one person's, once")
+        return value
+
+    @field_validator("notify")
+    @classmethod
+    def _has_a_name_each(cls, value: tuple[NotifierConfig, ...]) -> tuple[NotifierConfig, ...]:
+        names = [each.name for each in value]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two notifiers are called {twice[0]!r}")
         return value
 
     @field_validator("state_dir", "cache_dir", "roots", mode="after")
@@ -137,7 +254,7 @@ def load_config(path: Path | None = None, env: Mapping[str, str] | None = None, 
         elsewhere = first["loc"][-1] in laid_over
         raise DataError(
             path if path and not elsewhere else "environment or command line",
-            f"{first['msg']} (it says {first['input']!r})",
+            f"{first['msg']} (it says {redact(first['input'])!r})",
             field=".".join(str(part) for part in first["loc"]),
             hint=f"Known fields: {', '.join(Config.model_fields)}"
             if first["type"] == "extra_forbidden"

@@ -16,7 +16,7 @@ from agentd.agent.runs import Runs
 from agentd.artifacts import Artifacts
 from agentd.calls import Calls
 from agentd.caretaker import Caretaker
-from agentd.config import Config
+from agentd.config import Config, WebhookConfig
 from agentd.context import Offer
 from agentd.disk import Room
 from agentd.errors import AgentdError, Conflict, DataError
@@ -27,6 +27,7 @@ from agentd.jobs.launching import Places
 from agentd.jobs.runner import Jobs
 from agentd.locations import ADDRESS, write_private
 from agentd.lock import hold
+from agentd.notify.outbox import Notifiers, open_notifiers
 from agentd.plugins import Plugins
 from agentd.policy.approvals import Approvals
 from agentd.policy.callers import Caller
@@ -50,6 +51,7 @@ from agentd.store.journal import Journal
 from agentd.store.judgements import JudgementTable
 from agentd.store.leases import Leases
 from agentd.store.ledger import Ledger
+from agentd.store.notifiers import NotifierTable
 from agentd.store.reports import ReportTable
 from agentd.store.requests import RequestTable
 from agentd.store.runs import RunTable
@@ -91,7 +93,7 @@ class Daemon:
     def _assemble(self, config: Config) -> None:
         self.plugins = Plugins.open(config.roots)
         configured = [with_provider(model, self.plugins) for model in config.models]
-        hide_environment(model.key_env for model in configured)
+        hide_environment([*(model.key_env for model in configured), *_variables_of(config)])
         self.prices = load_prices(named_document(self.plugins, config.prices))
         self.rules = load_rules(named_document(self.plugins, config.policy))
         self._room = Room(
@@ -190,6 +192,7 @@ class Daemon:
         )
         self.runs = Runs(RunTable(self.store), self.calls, self.jobs, self.journal, self.changes)
         offer.runs = self.runs
+        self.notifiers: Notifiers = open_notifiers(config.notify, NotifierTable(self.store), self.journal)
         self._caretaker = Caretaker()
         self._caretaker.every(EXPIRE_EVERY_S, self.approvals.expire)
         self._caretaker.every(NOTE_HEAD_EVERY_S, self.journal.note)
@@ -201,6 +204,7 @@ class Daemon:
 
     async def start(self) -> None:
         """Take up what was alive, tell others where we are, and look after what expires."""
+        self.notifiers.start()  # before anything there may be to tell
         self._tell_of_what_is_missing()
         self.journal.append(
             "daemon.started", str(os.getpid()), "daemon", version=__version__, policy=self.rules.name
@@ -221,6 +225,7 @@ class Daemon:
     async def aclose(self) -> None:
         """Stop looking after things. Jobs and services go on and are adopted at the next start."""
         await self._caretaker.aclose()
+        await self.notifiers.aclose()
         await self.runs.aclose()
         await self.calls.aclose()
         await self.jobs.aclose()
@@ -317,6 +322,12 @@ class _Serving:
 
 def _gb(size: float | None) -> int:
     return round((size or 0) * 1e9)
+
+
+def _variables_of(config: Config) -> list[str]:
+    """Environment variables whose values notifiers are told, and nobody else is."""
+    webhooks = [each for each in config.notify if isinstance(each, WebhookConfig)]
+    return [name for each in webhooks for name in (each.url_env, each.secret_env) if name]
 
 
 def named_document(plugins: Plugins, name: str) -> Path:

@@ -32,6 +32,7 @@ __all__ = [
     "redact",
     "redact_lines",
     "refuse_secrets",
+    "without_secrets",
 ]
 
 MARK = "[redacted]"
@@ -151,6 +152,15 @@ def hide_environment(names: Iterable[str] = (), environ: Mapping[str, str] = os.
     for name, value in environ.items():
         if name in named or (SECRET_VARIABLE.search(name) and not Path(value).is_absolute()):
             hide(value, f"the value of {name}")
+
+
+def without_secrets(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The environment for a program that is none of ours, without what looks or is known to be secret."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if not SECRET_VARIABLE.search(name) and _redacted(value) == value
+    }
 
 
 def redact(value: Any) -> Any:

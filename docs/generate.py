@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from agentd import sdk
 from agentd.cli.app import exit_code
-from agentd.config import Budget, Config, RecipeConfig, ServerConfig
+from agentd.config import Budget, CommandConfig, Config, RecipeConfig, ServerConfig, WebhookConfig
 from agentd.errors import AgentdError
 from agentd.jobs.causes import NAMED
 from agentd.jobs.environments import script_header
@@ -163,6 +163,8 @@ def settings() -> str:
         ("`[budget]`", Budget),
         ("`[[models]]`", Model),
         ("`[recipes.NAME]`", RecipeConfig),
+        ("`[[notify]]` of kind `webhook`", WebhookConfig),
+        ("`[[notify]]` of kind `command`", CommandConfig),
     ]
     parts = [f"#### {title}\n\n{prose(model)}\n\n{fields(model)}" for title, model in sections]
     return "\n\n".join(parts)

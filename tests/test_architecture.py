@@ -25,7 +25,7 @@ FLOORS = (
     ("sdk", "documents"),
     ("config",),
     ("store",),
-    ("policy", "plugins", "jobs", "artifacts", "disk"),
+    ("policy", "plugins", "jobs", "artifacts", "notify", "disk"),
     ("context", "backup"),
     ("binder",),
     ("router", "calls"),

@@ -101,3 +101,44 @@ def test_an_identity_is_one_persons_only(env: dict[str, str], tmp_path: Path) ->
     path = written(tmp_path, '[people]\nann = ["user:ann", "slack:U1"]\nbob = ["slack:U1"]')
     with pytest.raises(DataError, match="'slack:U1' should be one person's, once"):
         load_config(path, env)
+
+
+@pytest.mark.parametrize(
+    ("said", "wrong"),
+    [
+        ('kind = "webhook"', "needs either 'url' or 'url_env'"),
+        ('kind = "webhook"\nurl = "http://a"\nurl_env = "B"', "needs either 'url' or 'url_env'"),
+        ('kind = "webhook"\nurl = "ftp://example.com/"', "url: .*begins with http://"),
+        ('kind = "webhook"\nurl = "example.com/hook"', "url: .*begins with http://"),
+        ('kind = "webhook"\nurl = "https://"', "url: .*names a host"),
+        ('kind = "webhook"\nurl = "https://example.com:99999/"', "url: .*no URL"),
+        ('kind = "webhook"\nurl = "https://example.com/a b"', "url: .*spaces"),
+        ('kind = "webhook"\nurl_env = "https://example.com"', "url_env: .*pattern"),
+        ('kind = "webhook"\nurl_env = "A"\nsecret_env = "whsec_x="', "secret_env: .*pattern"),
+        ('kind = "webhook"\nurl_env = "A"\non = ["job.exploded"]', "on.0: .*job.failed"),
+        ('kind = "webhook"\nurl_env = "A"\non = []', "on: .*at least 1"),
+        ('kind = "command"', "argv: Field required"),
+        ('kind = "command"\nargv = []', "argv: .*at least 1"),
+        ('kind = "pigeon"', "'webhook', 'command'"),
+    ],
+)
+def test_a_notifier_that_could_not_work_is_refused_by_field(
+    env: dict[str, str], tmp_path: Path, said: str, wrong: str
+) -> None:
+    path = written(tmp_path, f'[[notify]]\nname = "team"\n{said}')
+    with pytest.raises(DataError, match=rf"(?s)agentd.toml: notify\.0.*{wrong}"):
+        load_config(path, env=env)
+
+
+def test_two_notifiers_do_not_share_a_name(env: dict[str, str], tmp_path: Path) -> None:
+    one = '[[notify]]\nname = "team"\nkind = "command"\nargv = ["true"]\n'
+    assert len(load_config(written(tmp_path, one), env=env).notify) == 1
+    with pytest.raises(DataError, match="two notifiers are called 'team'"):
+        load_config(written(tmp_path, one + one), env=env)
+
+
+def test_a_password_in_a_url_is_not_repeated(env: dict[str, str], tmp_path: Path) -> None:
+    text = '[[notify]]\nname = "team"\nkind = "webhook"\nurl = "https://ann:hunter22222@example.com/"'
+    with pytest.raises(DataError, match="may not hold a user or password") as refused:
+        load_config(written(tmp_path, text), env=env)
+    assert "hunter22222" not in str(refused.value)

@@ -24,6 +24,7 @@ from agentd.agent import plans
 from agentd.cli.app import COMMANDS
 from agentd.config import Config, load_config
 from agentd.daemon import Daemon
+from agentd.notify.notices import KINDS
 from agentd.plugins import Plugins, bundled_root
 from agentd.policy.callers import Caller
 from agentd.policy.rules import RuleSet
@@ -222,6 +223,19 @@ def test_settings_in_examples_are_taken(page: Path, tmp_path: Path) -> None:
     file.write_text(block(page, "toml", "EXAMPLE_API_KEY"), encoding="utf-8")
     config = load_config(file, {"AGENTD_CACHE": str(tmp_path)}, state_dir=tmp_path)
     assert next(model.key_env for model in config.models if model.name == "big") == "EXAMPLE_API_KEY"
+
+
+def test_the_notifiers_of_the_documentation_are_taken_and_every_kind_of_notice_is_in_it(
+    tmp_path: Path,
+) -> None:
+    page = ROOT / "docs" / "notify.md"
+    file = tmp_path / "agentd.toml"
+    file.write_text(block(page, "toml", "[[notify]]"), encoding="utf-8")
+    config = load_config(file, {"AGENTD_CACHE": str(tmp_path)}, state_dir=tmp_path)
+    assert [each.kind for each in config.notify] == ["webhook", "command"]
+    rows = re.findall(r"^\| (`.+`) \| [^|]+ \| *(yes)? *\|$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    told = {kind: bool(by_itself) for names, by_itself in rows for kind in CODE.findall(names)}
+    assert told == {kind: kind in config.notify[1].on for kind in KINDS}
 
 
 def test_the_rule_set_of_the_documentation_is_one() -> None:

@@ -8,7 +8,7 @@ serve.py      serve, stop, mcp        call.py       call, run, runs
 jobs.py       jobs                    approvals.py  approvals, approve, deny
 policy.py     policy explain, test    tokens.py     token create, list, revoke
 look.py       models, why, reports
-ledger.py     ledger, ledger export, quotes
+ledger.py     ledger, export, quotes  notify.py     notify, notify test
 journal.py    journal: what happened, its head, and whether nobody edited it
 evals.py      eval run, gate, report, export
 data.py       data prepare, check …   review.py     data review, publish

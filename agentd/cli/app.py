@@ -32,6 +32,7 @@ COMMANDS = {
     "deny": "agentd.cli.approvals:deny",
     "policy": "agentd.cli.policy:policy",
     "token": "agentd.cli.tokens:token",
+    "notify": "agentd.cli.notify:notify",
     "models": "agentd.cli.look:models",
     "eval": "agentd.cli.evals:evals",
     "data": "agentd.cli.data:data",

@@ -43,7 +43,19 @@ def doctor(json_: bool) -> None:
     """
     config, findings = _config()
     if config is not None:
-        for look in (_python, _platform, _machine, _uv, _disk, _plugins, _policy, _models, _journal, _daemon):
+        for look in (
+            _python,
+            _platform,
+            _machine,
+            _uv,
+            _disk,
+            _plugins,
+            _policy,
+            _models,
+            _journal,
+            _notifiers,
+            _daemon,
+        ):
             findings.append(look(config))
     if json_:
         show.as_json([finding._asdict() for finding in findings])
@@ -178,6 +190,28 @@ def _journal(config: Config) -> Finding:
         missing is None,
         f"{said}, is there" if missing is None and head else f"{said}, is GONE" if head else said,
         "Somebody removed or rewrote entries: agentd journal verify",
+    )
+
+
+def _notifiers(config: Config) -> Finding:
+    from agentd.store.notifiers import notifiers_in
+
+    names = [each.name for each in config.notify]
+    database = config.state_dir / "agentd.db"
+    if not names or not database.is_file():
+        return Finding("notifiers", True, ", ".join(names) or "none in agentd.toml")
+    try:
+        rows = [row for row in notifiers_in(database) if row.name in names]
+    except AgentdError as error:
+        return Finding("notifiers", False, str(error), "Check the state directory")
+    failing = [
+        f"{row.name} since {show.ago(row.failing_since)}: {row.problem}" for row in rows if row.failures
+    ]
+    return Finding(
+        "notifiers",
+        not failing,
+        "; ".join(failing) or ", ".join(names),
+        "Nothing is lost, and it is tried again; when it is mended: agentd notify test",
     )
 
 

@@ -131,6 +131,8 @@ class Approvals:
                 action=action,
                 digest=binding.digest,
                 rule=decision.rule,
+                most=binding.most,
+                people=decision.people,
             )
         return approval
 

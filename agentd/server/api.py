@@ -73,6 +73,8 @@ def api_routes(kernel: Kernel, shutdown: Callable[[], None]) -> list[Route]:
         ("GET", "/api/quotes", "view", api.quotes),
         ("GET", "/api/journal", "view", api.journal),
         ("GET", "/api/journal/verify", "view", api.journal_verify),
+        ("GET", "/api/notifiers", "view", api.notifiers),
+        ("POST", "/api/notifiers/test", "admin", api.notifiers_test),
         ("GET", "/api/tokens", "admin", api.tokens),
         ("POST", "/api/tokens", "admin", api.token_create),
         ("POST", "/api/tokens/{id}/revoke", "admin", api.token_revoke),
@@ -241,6 +243,14 @@ class _Api:
 
     def note_token_refusal(self, request: Request, caller: Caller) -> None:
         self._kernel.tokens.refused(caller, request.url.path)
+
+    # --- notifiers ---------------------------------------------------------------------------
+
+    async def notifiers(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.notifiers.list())
+
+    async def notifiers_test(self, request: Request, caller: Caller) -> Response:
+        return _json(await self._kernel.notifiers.test(_text(await body_of(request), "name")))
 
     # --- what there is -----------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ __all__ = [
     "Journal",
     "Kernel",
     "Ledger",
+    "Notifiers",
     "Quotes",
     "Requests",
     "Role",
@@ -114,6 +115,13 @@ class Tokens(Protocol):
         ...
 
 
+class Notifiers(Protocol):
+    def list(self) -> Sequence[BaseModel]: ...
+    async def test(self, name: str = "") -> Sequence[BaseModel]:
+        """Send a test through one, or through all of them. Raises `NotFound`."""
+        ...
+
+
 class Kernel(Protocol):
     @property
     def version(self) -> str: ...
@@ -143,6 +151,8 @@ class Kernel(Protocol):
     def requests(self) -> Requests: ...
     @property
     def tokens(self) -> Tokens: ...
+    @property
+    def notifiers(self) -> Notifiers: ...
     async def gateway_complete(self, body: dict[str, Any], caller: Caller) -> dict[str, Any]:
         """Answer one OpenAI chat request. Raises `AgentdError`."""
         ...

@@ -13,6 +13,7 @@ reports.py    what was measured
 runs.py       runs of plans, and their steps
 requests.py   answered chat requests, and why they went where they went
 tokens.py     hashed credentials
+notifiers.py  how far each notifier has told the journal
 """
 
 from agentd.store.database import Store

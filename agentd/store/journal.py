@@ -22,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from agentd.errors import AgentdError, DataError, Unavailable
 from agentd.redaction import redact
+from agentd.signals import Changes
 from agentd.store.database import Row, Store, dumps, loads, reading
 
 __all__ = ["NOTED", "Entry", "Head", "Journal", "Verdict", "head_of", "missing_head", "noted_head", "verify"]
@@ -77,6 +78,8 @@ class Journal:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._noted = store.path.with_name(NOTED)
+        self.appended = Changes()
+        """Whoever tells of entries waits for it. Its transaction has ended once the loop is free again."""
 
     def append(self, kind: str, subject: str, principal: str, **data: Any) -> None:
         """Record it, in the transaction of the change it records, without secrets."""
@@ -92,6 +95,7 @@ class Journal:
                 "previous": last["hash"] if last else GENESIS,
             }
             self._store.insert("journal", row | {"hash": _hash(list(row.values()))})
+        self.appended.announce()
 
     def tail(
         self, n: int = 50, *, subject: str | None = None, kind: str | None = None, since: float | None = None
@@ -104,6 +108,28 @@ class Journal:
             f"SELECT * FROM journal {where} ORDER BY seq DESC LIMIT ?", [*given.values(), n]
         )
         return [_entry(row) for row in reversed(rows)]
+
+    def newest(self) -> int:
+        """The number of the last entry, 0 before there is one."""
+        return self._store.value("SELECT coalesce(max(seq), 0) FROM journal")
+
+    def after(self, seq: int, kinds: Sequence[str], *, until: int | None = None, limit: int) -> list[Entry]:
+        """The first `limit` entries of these kinds after entry `seq`, not after entry `until`."""
+        marks = ", ".join("?" for _ in kinds)
+        rows = self._store.rows(
+            f"SELECT * FROM journal WHERE seq > ? AND seq <= ? AND kind IN ({marks}) ORDER BY seq LIMIT ?",
+            [seq, self.newest() if until is None else until, *kinds, limit],
+        )
+        return [_entry(row) for row in rows]
+
+    def repeats(self, entry: Entry, *, within_s: float, since: int) -> bool:
+        """Whether one of its kind about the same subject came so shortly before, after entry `since`."""
+        return bool(
+            self._store.value(
+                "SELECT 1 FROM journal WHERE subject = ? AND kind = ? AND seq < ? AND seq > ? AND at >= ?",
+                [entry.subject, entry.kind, entry.seq, since, entry.at - within_s],
+            )
+        )
 
     def verify(self, head: tuple[int, str] | None = None) -> Verdict:
         """See `verify`; from any thread."""

@@ -319,3 +319,13 @@ def claims(db: Database) -> None:
         "CREATE INDEX ledger_open ON ledger (subject, reserved, principal, project) WHERE settled IS NULL",
     ):
         db.conn.execute(statement)
+
+
+@migrations()
+def notifiers(db: Database) -> None:
+    """How far each notifier has told the journal."""
+    db.conn.execute(
+        "CREATE TABLE notifiers (name TEXT PRIMARY KEY, since INTEGER NOT NULL, told INTEGER NOT NULL,"
+        " claimed INTEGER, delivered INTEGER NOT NULL DEFAULT 0, delivered_at REAL,"
+        " failures INTEGER NOT NULL DEFAULT 0, failing_since REAL, problem TEXT NOT NULL DEFAULT '') STRICT"
+    )

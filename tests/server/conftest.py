@@ -379,6 +379,14 @@ class FakeTokens:
         self.attempts.append((by.principal, what))
 
 
+class FakeNotifiers:
+    def list(self) -> Sequence[BaseModel]:
+        return []
+
+    async def test(self, name: str = "") -> Sequence[BaseModel]:
+        raise NotFound("notifier", name)
+
+
 @dataclass
 class FakeKernel:
     version: str = "1.2.3"
@@ -394,6 +402,7 @@ class FakeKernel:
     journal: FakeJournal = field(default_factory=FakeJournal)
     requests: FakeRequests = field(default_factory=FakeRequests)
     tokens: FakeTokens = field(default_factory=FakeTokens)
+    notifiers: FakeNotifiers = field(default_factory=FakeNotifiers)
 
     def __post_init__(self) -> None:
         self.calls = FakeCalls(self.jobs)

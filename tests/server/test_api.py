@@ -98,7 +98,8 @@ def test_a_viewer_may_look(ask: Client, path: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["jobs", "runs", "approvals", "reports", "artifacts", "requests", "tools", "journal"]
+    "path",
+    ["jobs", "runs", "approvals", "reports", "artifacts", "requests", "tools", "journal", "notifiers"],
 )
 def test_lists_are_lists(ask: Client, path: str) -> None:
     assert isinstance(ask("GET", f"/api/{path}", token="view").json(), list)
@@ -113,6 +114,7 @@ def test_lists_are_lists(ask: Client, path: str) -> None:
         "/api/runs/run-1/stop",
         "/api/runs/run-1/resume",
         "/api/approvals/apr-1",
+        "/api/notifiers/test",
     ],
 )
 def test_a_viewer_changes_nothing(ask: Client, daemon: Any, path: str) -> None:
