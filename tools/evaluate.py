@@ -32,6 +32,7 @@ from agentd.sdk import (
 )
 
 from .datasets import dataset_path, read_dataset
+from .drift import refuse_off_target
 from .identities import dearest, doubt_of, identity_of, models_behind, prices_of
 from .judges import Judge, check_fields, find_judge, standing_of
 from .leaks import refuse_leaks
@@ -75,6 +76,9 @@ async def evaluate(
         bool, Field(description="allow a suite to run code that the model wrote without a sandbox")
     ] = False,
     difference: Difference = 0.0,
+    off_target: Annotated[
+        bool, Field(description="allow a suite whose rows are far from the target it declares")
+    ] = False,
 ) -> Launch:
     """Ask a model every row of a suite and score the answers, with a confidence interval.
 
@@ -86,6 +90,8 @@ async def evaluate(
     found = find_suite(ctx, suite)
     if difference:
         refuse_too_small(ctx, found, difference, limit)
+    if not off_target:
+        refuse_off_target(found, limit or len(found.rows))
     measures = measures_of(ctx, found, unsandboxed=unsandboxed)
     if constrained and found.file.output_schema is None:
         raise InputError(f"The suite {found.name!r} has no output_schema", hint="Call without constrained")

@@ -1,4 +1,4 @@
-"""Measuring and deciding, for people and build servers: ``eval run|gate|power|report|export``.
+"""Measuring and deciding, for people and build servers: ``eval run|gate|power|drift|report|export``.
 
 A gate has exit codes of its own, so that a build can tell "it got worse" from "it could not be told"
 and both from "the measurement broke":
@@ -185,6 +185,41 @@ def power(
         columns = ["suite", ">rows", ">difference", ">needed", ">power", ">shown", "figured from"]
         show.table(columns, [_planned(each) for each in made], empty="")
     sys.exit(PASSED if all(each["enough"] for each in made) else INCONCLUSIVE)
+
+
+@evals.command()
+@click.argument("suite")
+@click.option("--against", default="", metavar="FILE", help="JSONL of traffic; else the suite's own target.")
+@click.option("--field", "fields", multiple=True, metavar="SUITE=TRAFFIC", help="Compare this field as well.")
+@_json
+def drift(suite: str, against: str, fields: tuple[str, ...], json_: bool) -> None:
+    """Say which slices of a suite are far from the traffic. Exit code 10 if one is, 11 if it is unclear.
+
+    Slices of the suite and the length of inputs are compared, by the population stability index.
+
+    \b
+    Example: agentd eval drift tickets --against june.jsonl --field expected.intent=label
+    """
+    given = {name: other for name, _, other in (each.partition("=") for each in fields)}
+    made = connect().call("drift", {"suite": suite, "against": against, "fields": given})
+    if json_:
+        show.as_json(made)
+    else:
+        columns = ["field", ">index", ">by chance", ">p", "level", "most of it (suite, traffic)"]
+        show.table(columns, [_field(each) for each in made["fields"]], empty="")
+        if made["missing"]:
+            show.errors.print(f"not compared: {show.escape(', '.join(made['missing']))}")
+    sys.exit({"far": WORSE, "unclear": INCONCLUSIVE}.get(made["level"], PASSED))
+
+
+def _field(each: dict[str, Any]) -> tuple[str, ...]:
+    most = ", ".join(f"{v['value']} {v['suite']:.0%} {v['traffic']:.0%}" for v in each["values"][:3])
+    return (
+        each["field"],
+        *(f"{each[name]:.3f}" for name in ("psi", "noise", "p_value")),
+        each["level"],
+        most,
+    )
 
 
 def _planned(plan: dict[str, Any]) -> tuple[Any, ...]:

@@ -93,6 +93,19 @@ def test_rows_needed_are_told_before_anything_is_asked(agentd: Shell) -> None:
     assert "'tickets' is too small: 162 rows show a difference of 0.05" in agentd.said
 
 
+def test_a_suite_far_from_the_traffic_has_an_exit_code_of_its_own(agentd: Shell) -> None:
+    train = bundled_root() / "evals/data/tickets/train.jsonl"
+    alike = json.loads(agentd("eval", "drift", "tickets", "--against", str(train), "--json"))
+    assert alike["level"] == "stable"
+    rows = [{"prompt": "please", "kind": "get_refund"} for _ in range(500)]
+    (agentd.folder / "far.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    table = agentd(
+        "eval", "drift", "tickets", "--against", "far.jsonl", "--field", "expected.intent=kind", code=10
+    )
+    assert "get_refund" in table
+    assert "not compared: expected.entity_type of the traffic" in agentd.said
+
+
 def test_a_gate_says_that_its_margin_cannot_be_shown_before_a_model_is_asked(agentd: Shell) -> None:
     digest = suites.load_suite(bundled_root() / "evals/tickets.yaml").digest
     known = agentd.baseline("small", 100, 62, suite=digest)
