@@ -100,6 +100,15 @@ def test_where_nothing_differs_p_is_below_a_twentieth_in_about_a_twentieth(
     assert sum(each.level() in ("shifted", "far") for each in found) <= 20
 
 
+def test_of_thirty_rows_two_fifths_have_an_index_that_convention_calls_far_and_few_are_called_so() -> None:
+    """The figures of docs/evaluation.md."""
+    rng = random.Random(3)
+    found = [shift(NULLS["lengths"](rng, 30), NULLS["lengths"](rng, 30)) for _ in range(400)]
+    far = sum(each.psi >= distribution.FAR for each in found) / 400
+    called = sum(each.level() in ("shifted", "far") for each in found) / 400
+    assert (round(far, 2), round(called, 2)) == (0.43, 0.06)
+
+
 def test_the_noise_is_the_mean_index_where_nothing_differs() -> None:
     rng = random.Random(2)
     found = [shift(NULLS["ten values"](rng, 160), NULLS["ten values"](rng, 1000)) for _ in range(200)]
