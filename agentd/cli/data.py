@@ -1,8 +1,10 @@
-"""Data sets: ``data prepare``, ``check``, ``list``, ``show``, ``diff``."""
+"""Data sets: ``data prepare``, ``check``, ``list``, ``show``, ``diff``, ``export``."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -184,6 +186,37 @@ def check(dataset: str, model: str, suite: str, max_length: int, json_: bool) ->
             )
     for problem in result["problems"]:
         show.console.print(f"[yellow]! {show.escape(problem)}[/]", soft_wrap=True)
+
+
+@data.command()
+@click.argument("dataset")
+@click.option("--as", "form", type=Choice(["sft", "preference", "verifier"]), default="sft",
+              show_default=True, help="Answers to imitate, pairs, or prompts with a check.")  # fmt: skip
+@click.option(
+    "--scorer", default="exact_text", show_default=True, help="Of a verifier: a name in evals/scorers/."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="A new folder to copy it to.")
+@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
+def export(dataset: str, form: str, scorer: str, out: Path | None, json_: bool) -> None:
+    """Write a data set as trl's trainers load it.
+
+    \b
+    Examples: agentd data export support --out sft
+              agentd data export support --as preference --out pairs
+              agentd data export tickets --as verifier --scorer exact_json --out grpo
+    """
+    if out is not None and out.exists():
+        raise InputError(f"{str(out)!r} is there already", hint="Name a new folder")
+    answer = connect().call("export_dataset", {"dataset": dataset, "form": form, "scorer": scorer})
+    if out is not None:
+        shutil.copytree(answer["path"], out)
+        answer["path"] = str(out.resolve())
+    if json_:
+        show.as_json(answer)
+        return
+    left = {f"left out, {reason}": count for reason, count in answer["left_out"].items()}
+    show.facts({"folder": answer["path"], "rows": answer["rows"], **left})
+    show.console.print(show.escape(answer["load"]), soft_wrap=True)
 
 
 data.add_command(review)

@@ -1,0 +1,83 @@
+"""tools/exports.py: what each form holds, what is left out, and that a reward is the scorer's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentd.context import Context
+from agentd.errors import InputError, NotFound
+from tests.conftest import load
+from tests.tools.test_prepare import call, ctx, daemon, row, write_lines
+
+__all__ = ["ctx", "daemon"]
+
+
+def dataset(ctx: Context, folder: Path, *rows: Any) -> str:
+    write_lines(folder / "set/data.jsonl", rows)
+    return ctx.artifacts.add("dataset", folder / "set", name="support").id
+
+
+def lines(path: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(path) / "data.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_rows_to_imitate_are_the_rows_without_what_is_known_about_them(ctx: Context, tmp_path: Path) -> None:
+    made = dataset(ctx, tmp_path, row(1, label="refund"), row(2))
+    exported = call(ctx, "export_dataset", dataset=made)
+    assert (exported.rows, exported.left_out) == (2, {})
+    assert lines(exported.path)[0] == {k: row(1)[k] for k in ("id", "prompt", "completion")}
+    assert ctx.artifacts.get(exported.export).parents == (made,)
+
+
+def test_pairs_are_the_rows_with_a_worse_answer_that_is_another(ctx: Context, tmp_path: Path) -> None:
+    worse = [{"role": "assistant", "content": "no"}]
+    made = dataset(
+        ctx, tmp_path, row(1, rejected=worse), row(2), row(3, rejected="no"), row(4, rejected="yes")
+    )
+    exported = call(ctx, "export_dataset", dataset=made, form="preference")
+    assert exported.left_out == {"without a worse answer": 1, "whose answers are the same": 1}
+    first, third = lines(exported.path)
+    assert first == {
+        "id": row(1)["id"],
+        "prompt": row(1)["prompt"],
+        "chosen": row(1)["completion"],
+        "rejected": worse,
+    }
+    assert third["rejected"] == worse
+
+
+@pytest.mark.parametrize(
+    ("scorer", "right", "answers", "rewards"),
+    [
+        ("exact_text", "yes", ["yes", " no "], [1.0, 0.0]),
+        ("exact_json", '{"a": 1}', ['{ "a":1 }', "{'a': 1}"], [1.0, 0.0]),
+    ],
+)
+def test_a_reward_is_the_score_of_its_scorer(
+    ctx: Context, tmp_path: Path, scorer: str, right: str, answers: list[str], rewards: list[float]
+) -> None:
+    made = dataset(ctx, tmp_path, row(1, right), row(2, right))
+    exported = call(ctx, "export_dataset", dataset=made, form="verifier", scorer=scorer)
+    expected = [each["expected"] for each in lines(exported.path)]
+    assert expected == [right, right]
+    reward = load(Path(exported.path) / "reward.py").reward
+    assert reward(answers, expected) == rewards
+    assert reward([[{"role": "assistant", "content": text}] for text in answers], expected) == rewards
+
+
+def test_answers_that_are_not_json_cannot_be_checked_as_json(ctx: Context, tmp_path: Path) -> None:
+    made = dataset(ctx, tmp_path, row(1, "yes"), row(2, "{}"))
+    exported = call(ctx, "export_dataset", dataset=made, form="verifier", scorer="exact_json")
+    assert (exported.rows, exported.left_out) == (1, {"whose answer is not JSON": 1})
+
+
+def test_a_form_that_no_row_fits_says_where_such_rows_come_from(ctx: Context, tmp_path: Path) -> None:
+    made = dataset(ctx, tmp_path, row(1), row(2))
+    with pytest.raises(InputError, match=r"No row of 'support' .* 2 without a worse answer.*data review"):
+        call(ctx, "export_dataset", dataset=made, form="preference")
+    with pytest.raises(NotFound, match=r"scorer 'exact_txt'.*'exact_text'"):
+        call(ctx, "export_dataset", dataset=made, form="verifier", scorer="exact_txt")
