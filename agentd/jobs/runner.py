@@ -265,7 +265,8 @@ class Jobs:
         try:
             await work
         except Outdated as outdated:
-            self.ask_again(job_id, outdated.message)
+            why = outdated.message
+            await self._surely(job_id, lambda: self.ask_again(job_id, why))
         except Exception as error:  # noqa: BLE001 - it is told, and logged if it is ours
             cause, reason = cause_of_error(error), _told(job_id, error)
             await self._surely(job_id, lambda: self._break_off(job_id, cause, reason))
@@ -455,7 +456,7 @@ class Jobs:
         )
 
     async def _surely(self, job_id: str, write: Callable[[], Awaitable[None] | None]) -> None:
-        """Write down an end however long a disk refuses: nobody else would. `write` may be repeated."""
+        """Write it down however long a disk refuses: nobody else would. `write` may be repeated."""
         while True:
             try:
                 if (more := write()) is not None:
@@ -465,7 +466,7 @@ class Jobs:
                 log.exception("%s could not be ended", job_id)
                 return
             except (AgentdError, OSError) as error:
-                log.warning("the end of %s could not be stored yet: %s", job_id, error)
+                log.warning("what became of %s could not be stored yet: %s", job_id, error)
             await asyncio.sleep(STORE_PAUSE_S)
 
     def _report(self, job_id: str, **progress: Any) -> None:

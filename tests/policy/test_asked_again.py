@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from agentd.daemon import Daemon
-from agentd.errors import Denied, NeedsApproval
+from agentd.errors import Denied, DiskFull, NeedsApproval
+from agentd.policy.approvals import Outdated
 from agentd.policy.callers import Caller
 from agentd.sdk import Alias, JobView, Model
 
@@ -285,3 +286,29 @@ async def test_a_rule_may_look_at_the_role_that_a_job_was_asked_for_with(
     daemon = await boot(policy=mine)
     done = await daemon.jobs.settled((await launched(daemon, agent)).id)
     assert (done.state, done.decided_by) == ("succeeded", "policy:owner")
+
+
+async def test_a_job_is_asked_about_again_though_the_store_could_not_be_written_at_first(
+    boot: Boot, agent: Caller, person: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon = await boot(policy="asking")
+    view = await launched(daemon, agent)
+    await asked_anew(daemon, view.id, None)
+    [question] = daemon.approvals.list()
+    ask_again, check, failures = daemon.jobs.ask_again, daemon.approvals.check, [1, 2]
+
+    def once(*args: Any, **more: Any) -> Any:
+        monkeypatch.setattr(daemon.approvals, "check", check)
+        raise Outdated("The price went up")
+
+    def fail_twice(job_id: str, why: str) -> None:
+        if failures:
+            failures.pop()
+            raise DiskFull("no room")
+        ask_again(job_id, why)
+
+    monkeypatch.setattr(daemon.approvals, "check", once)
+    monkeypatch.setattr(daemon.jobs, "ask_again", fail_twice)
+    await daemon.approvals.decide(question.id, "approve", person)
+    await asked_anew(daemon, view.id, question.id)
+    assert daemon.approvals.get(question.id).reason == "The price went up"
