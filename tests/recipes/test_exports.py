@@ -10,10 +10,11 @@ import pytest
 
 from agentd.context import Context
 from tests.recipes.test_finetune import TINY
+from tests.tools.conftest import call, ctx, daemon, open_daemon
 from tests.tools.test_exports import dataset
-from tests.tools.test_prepare import call, ctx, daemon, row
+from tests.tools.test_prepare import row
 
-__all__ = ["ctx", "daemon"]
+__all__ = ["ctx", "daemon", "open_daemon"]
 
 pytestmark = pytest.mark.slow
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentd.config import Config
 from agentd.context import Context
-from agentd.daemon import Daemon
 from agentd.errors import InputError
-from agentd.policy.callers import Caller
 from agentd.sdk import Launch, Model
+from tests.tools.conftest import OpenDaemon, context_of
 
 SUITE = """\
 suite: desk
@@ -33,7 +30,7 @@ DESK = [("refund", "Rome")] * 100 + [("delivery", None)] * 100
 
 
 @pytest.fixture
-def ctx(tmp_path: Path) -> Iterator[Context]:
+def ctx(open_daemon: OpenDaemon, tmp_path: Path) -> Context:
     evals = tmp_path / "mine/evals"
     evals.mkdir(parents=True)
     (evals / "desk.yaml").write_text(SUITE)
@@ -48,12 +45,8 @@ def ctx(tmp_path: Path) -> Iterator[Context]:
         name="near", kind="frontier", endpoint="http://127.0.0.1:9/v1", upstream="near",
         input_micro_usd_per_mtok=0, output_micro_usd_per_mtok=0,
     )  # fmt: skip
-    config = Config(
-        state_dir=tmp_path / "state", cache_dir=tmp_path / "cache", roots=(tmp_path / "mine",), models=(near,)
-    )
-    daemon = Daemon(config, url="http://127.0.0.1:9")
-    yield daemon.calls.context(Caller("ann", "operate", "cli", tmp_path, is_agent=False))
-    asyncio.run(daemon.aclose())
+    daemon = open_daemon(roots=(tmp_path / "mine",), models=(near,))
+    return context_of(daemon, tmp_path)
 
 
 def drift(ctx: Context, suite: str = "desk", **arguments: Any) -> Any:

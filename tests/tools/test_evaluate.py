@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentd.config import Config
 from agentd.context import Context
 from agentd.daemon import Daemon
 from agentd.errors import DataError, InputError, NotFound, Unavailable
 from agentd.plugins import bundled_root
-from agentd.policy.callers import Caller
 from agentd.policy.rules import Call, decide, load_rules
-from agentd.sdk import Finished, Launch, Model
+from agentd.sdk import Launch, Model
+from tests.tools.conftest import OpenDaemon, call, finish
 
 YAML = """\
 suite: capitals
@@ -48,13 +46,11 @@ def write_lines(path: Path, rows: Sequence[Any]) -> Path:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
+def daemon(open_daemon: OpenDaemon, tmp_path: Path) -> Daemon:
     evals = tmp_path / "mine/evals"
     write_lines(evals / "data/capitals.jsonl", ROWS)
     (evals / "capitals.yaml").write_text(YAML)
-    config = Config(
-        state_dir=tmp_path / "state",
-        cache_dir=tmp_path / "cache",
+    return open_daemon(
         roots=(tmp_path / "mine",),
         models=(
             Model(
@@ -67,30 +63,6 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
             Model(name="near", kind="local"),
         ),
     )
-    daemon = Daemon(config, url="http://127.0.0.1:9")
-    yield daemon
-    asyncio.run(daemon.aclose())
-
-
-@pytest.fixture
-def ctx(daemon: Daemon, tmp_path: Path) -> Context:
-    return daemon.calls.context(Caller("ann", "operate", "cli", tmp_path, is_agent=False))
-
-
-def call(ctx: Context, tool: str, **arguments: Any) -> Any:
-    """Call a tool's handler with its defaults, as the kernel does."""
-    found = ctx.plugins.tools()[tool]  # type: ignore[attr-defined]
-    checked = found.arguments(**arguments)
-    return asyncio.run(
-        found.handler(ctx, **{name: getattr(checked, name) for name in type(checked).model_fields})
-    )
-
-
-def finish(
-    ctx: Context, tool: str, launch: Launch, out: Path, result: dict[str, Any], job: str = "job-1"
-) -> Any:
-    on_done = ctx.plugins.tools()[tool].on_done  # type: ignore[attr-defined]
-    return on_done(ctx, Finished(job, launch.spec, result, out, 1.0))
 
 
 def evaluated(

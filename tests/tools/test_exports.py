@@ -11,9 +11,8 @@ import pytest
 from agentd.context import Context
 from agentd.errors import InputError, NotFound
 from tests.conftest import load
-from tests.tools.test_prepare import call, ctx, daemon, row, write_lines
-
-__all__ = ["ctx", "daemon"]
+from tests.tools.conftest import call
+from tests.tools.test_prepare import row, write_lines
 
 
 def dataset(ctx: Context, folder: Path, *rows: Any) -> str:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentd.config import Config
 from agentd.context import Context
-from agentd.daemon import Daemon
 from agentd.errors import Conflict, DataError, InputError
 from agentd.plugins import Plugins, bundled_root
-from agentd.policy.callers import Caller
-from agentd.sdk import Finished, Launch, Model
+from agentd.sdk import Model
+from tests.tools.conftest import OpenDaemon, call, context_of, finish
 
 weights = Plugins((bundled_root(),)).module("tools", "weights")
 training = Plugins((bundled_root(),)).module("tools", "finetune")
@@ -59,7 +55,7 @@ def rows(path: Path, count: int = 20) -> Path:
 
 
 @pytest.fixture
-def ctx(tmp_path: Path) -> Iterator[Context]:
+def ctx(open_daemon: OpenDaemon, tmp_path: Path) -> Context:
     evals = tmp_path / "mine/evals"
     evals.mkdir(parents=True)
     (evals / "capitals.yaml").write_text(SUITE)
@@ -81,28 +77,8 @@ def ctx(tmp_path: Path) -> Iterator[Context]:
         meta={"base_digest": "d0"},
     )
     far = Model(name="far", kind="frontier", endpoint="http://127.0.0.1:9/v1")
-    config = Config(
-        state_dir=tmp_path / "state",
-        cache_dir=tmp_path / "cache",
-        roots=(tmp_path / "mine",),
-        models=(base, adapter, far),
-    )
-    daemon = Daemon(config, url="http://127.0.0.1:9")
-    yield daemon.calls.context(Caller("ann", "operate", "cli", tmp_path, is_agent=False))
-    asyncio.run(daemon.aclose())
-
-
-def call(ctx: Context, tool: str, **arguments: Any) -> Launch:
-    """Call a tool's handler with its defaults, as the kernel does."""
-    found = ctx.plugins.tools()[tool]  # type: ignore[attr-defined]
-    checked = found.arguments(**arguments)
-    values = {name: getattr(checked, name) for name in type(checked).model_fields}
-    return asyncio.run(found.handler(ctx, **values))
-
-
-def done(ctx: Context, tool: str, launch: Launch, out: Path, result: dict[str, Any]) -> dict[str, Any]:
-    found = ctx.plugins.tools()[tool]  # type: ignore[attr-defined]
-    return found.on_done(ctx, Finished("job-1", launch.spec, result, out, 1.0))
+    daemon = open_daemon(roots=(tmp_path / "mine",), models=(base, adapter, far))
+    return context_of(daemon, tmp_path)
 
 
 def test_the_quote_counts_steps_as_the_trainer_does_and_names_its_basis(ctx: Context, tmp_path: Path) -> None:
@@ -176,7 +152,7 @@ def test_a_finished_run_becomes_an_adapter_in_the_catalog(ctx: Context, tmp_path
         "chat_template_sha256": "",
         "parity_max_abs_diff": 0.0,
     }
-    answer = done(ctx, "finetune", launch, tmp_path / "out", result)
+    answer = finish(ctx, "finetune", launch, tmp_path / "out", result)
     model = ctx.catalog.get(answer["model"])
     assert (model.kind, model.base, model.meta["base_digest"]) == ("lora", "base", "d1")
     assert ctx.artifacts.get(answer["adapter"]).kind == "adapter"

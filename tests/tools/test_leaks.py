@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentd.config import Config
 from agentd.context import Context
-from agentd.daemon import Daemon
 from agentd.errors import InputError, NotFound
 from agentd.plugins import Plugins, bundled_root
-from agentd.policy.callers import Caller
-from agentd.sdk import Finished, Launch, Model
+from agentd.sdk import Launch, Model
+from tests.tools.conftest import OpenDaemon, call, context_of, finish
 
 datasets, leaks = (Plugins((bundled_root(),)).module("tools", name) for name in ("datasets", "leaks"))
 
@@ -82,7 +78,7 @@ scorer: exact_text
 
 
 @pytest.fixture
-def ctx(tmp_path: Path) -> Iterator[Context]:
+def ctx(open_daemon: OpenDaemon, tmp_path: Path) -> Context:
     evals = tmp_path / "mine/evals"
     evals.mkdir(parents=True)
     (evals / "capitals.yaml").write_text(SUITE)
@@ -91,28 +87,13 @@ def ctx(tmp_path: Path) -> Iterator[Context]:
     embedder = Model(
         name="minilm-l6", kind="local", path=tmp_path, source="path:x", meta={"task": "embedding"}
     )
-    config = Config(
-        state_dir=tmp_path / "state",
-        cache_dir=tmp_path / "cache",
-        roots=(tmp_path / "mine",),
-        models=(embedder,),
-    )
-    daemon = Daemon(config, url="http://127.0.0.1:9")
-    yield daemon.calls.context(Caller("ann", "operate", "cli", tmp_path, is_agent=False))
-    asyncio.run(daemon.aclose())
+    daemon = open_daemon(roots=(tmp_path / "mine",), models=(embedder,))
+    return context_of(daemon, tmp_path)
 
 
 def written(path: Path, *prompts: str) -> str:
     path.write_text("\n".join(json.dumps({"prompt": prompt, "completion": "A"}) for prompt in prompts))
     return str(path)
-
-
-def launched(ctx: Context, tool: str, **arguments: Any) -> Launch:
-    """Call a tool's handler with its defaults, as the kernel does."""
-    found = ctx.plugins.tools()[tool]  # type: ignore[attr-defined]
-    checked = found.arguments(**arguments)
-    values = {name: getattr(checked, name) for name in type(checked).model_fields}
-    return asyncio.run(found.handler(ctx, **values))
 
 
 CLEAN = [f"question {n}" for n in range(10)]
@@ -121,8 +102,7 @@ RESULT = {"rows": 10, "leaks": 0, "accepted": [], "kinds": {}, "paraphrases": {"
 
 def finished(ctx: Context, launch: Launch, out: Path, result: dict[str, Any]) -> dict[str, Any]:
     out.mkdir()
-    done = ctx.plugins.tools()["check_leaks"].on_done  # type: ignore[attr-defined]
-    return done(ctx, Finished("job-1", launch.spec, result, out, 1.0))
+    return finish(ctx, "check_leaks", launch, out, result)
 
 
 def test_a_leak_is_refused_before_anybody_is_asked_unless_its_suite_row_is_accepted(
@@ -135,11 +115,11 @@ def test_a_leak_is_refused_before_anybody_is_asked_unless_its_suite_row_is_accep
         with pytest.raises(
             InputError, match=r"1 of 11 training rows.*line 11 is c1 \(the same input\): 'Q7\?'"
         ):
-            launched(ctx, tool, **given)
-        launch = launched(ctx, tool, **given, accept=["c1"])
+            call(ctx, tool, **given)
+        launch = call(ctx, tool, **given, accept=["c1"])
         assert launch.spec["accept"] == ["c1"]
         with pytest.raises(NotFound, match="c1"):
-            launched(ctx, tool, **given, accept=["c11"])
+            call(ctx, tool, **given, accept=["c11"])
 
 
 def test_a_check_holds_for_the_content_it_saw_and_for_nothing_else(ctx: Context, tmp_path: Path) -> None:
@@ -147,7 +127,7 @@ def test_a_check_holds_for_the_content_it_saw_and_for_nothing_else(ctx: Context,
     suite = leaks.find_suite(ctx, "capitals")
     file = Path(data)
     assert leaks.what_was_checked(ctx, file, suite) is None
-    launch = launched(ctx, "check_leaks", dataset=data, suite="capitals")
+    launch = call(ctx, "check_leaks", dataset=data, suite="capitals")
     assert set(launch.inputs) == {"dataset", "suite", "embedder"}
     answer = finished(ctx, launch, tmp_path / "out", RESULT)
     read = datasets.read_dataset(file)
@@ -159,7 +139,7 @@ def test_a_check_holds_for_the_content_it_saw_and_for_nothing_else(ctx: Context,
 
 def test_what_a_check_accepted_stays_accepted(ctx: Context, tmp_path: Path) -> None:
     data = written(tmp_path / "t.jsonl", *CLEAN, "Q7?")
-    launch = launched(ctx, "check_leaks", dataset=data, suite="capitals", accept=["c1"])
+    launch = call(ctx, "check_leaks", dataset=data, suite="capitals", accept=["c1"])
     finished(ctx, launch, tmp_path / "out", RESULT | {"accepted": ["c1"]})
     known = leaks.refuse_leaks(ctx, datasets.read_dataset(Path(data)), leaks.find_suite(ctx, "capitals"))
     assert known["accepted"] == ["c1"]
@@ -169,7 +149,7 @@ def test_a_check_that_looked_for_paraphrases_counts_before_one_that_did_not(
     ctx: Context, tmp_path: Path
 ) -> None:
     data = written(tmp_path / "t.jsonl", *CLEAN)
-    launch = launched(ctx, "check_leaks", dataset=data, suite="capitals")
+    launch = call(ctx, "check_leaks", dataset=data, suite="capitals")
     better = finished(ctx, launch, tmp_path / "first", RESULT)
     finished(ctx, launch, tmp_path / "second", RESULT | {"paraphrases": {"looked_for": False, "why": "w"}})
     checked = leaks.what_was_checked(ctx, Path(data), leaks.find_suite(ctx, "capitals"))
@@ -179,6 +159,6 @@ def test_a_check_that_looked_for_paraphrases_counts_before_one_that_did_not(
 def test_an_embedder_that_is_not_there_is_named(ctx: Context, tmp_path: Path) -> None:
     data = written(tmp_path / "t.jsonl", *CLEAN)
     with pytest.raises(InputError, match="'e5' is not in the catalog"):
-        launched(ctx, "check_leaks", dataset=data, suite="capitals", embedder="e5")
-    launch = launched(ctx, "check_leaks", dataset=data, suite="capitals", embedder="")
+        call(ctx, "check_leaks", dataset=data, suite="capitals", embedder="e5")
+    launch = call(ctx, "check_leaks", dataset=data, suite="capitals", embedder="")
     assert set(launch.inputs) == {"dataset", "suite"}

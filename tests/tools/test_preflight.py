@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentd.config import Config
 from agentd.context import Context
-from agentd.daemon import Daemon
 from agentd.errors import InputError, NotFound
-from agentd.policy.callers import Caller
 from agentd.sdk import Launch, Model, Report
+from tests.tools.conftest import OpenDaemon, call, context_of
 
 ROWS = 200
 SUITE = """\
@@ -31,7 +29,7 @@ scorer: exact_text
 
 
 @pytest.fixture
-def ctx(tmp_path: Path) -> Iterator[Context]:
+def ctx(open_daemon: OpenDaemon, tmp_path: Path) -> Context:
     evals = tmp_path / "mine/evals"
     evals.mkdir(parents=True)
     (evals / "capitals.yaml").write_text(SUITE)
@@ -42,12 +40,8 @@ def ctx(tmp_path: Path) -> Iterator[Context]:
     (evals / "capitals.jsonl").write_text("\n".join(map(json.dumps, rows)))
     far = Model(name="far", kind="frontier", endpoint="http://127.0.0.1:9/v1", upstream="far",
         input_micro_usd_per_mtok=0, output_micro_usd_per_mtok=0)  # fmt: skip
-    config = Config(
-        state_dir=tmp_path / "state", cache_dir=tmp_path / "cache", roots=(tmp_path / "mine",), models=(far,)
-    )
-    daemon = Daemon(config, url="http://127.0.0.1:9")
-    yield daemon.calls.context(Caller("ann", "operate", "cli", tmp_path, is_agent=False))
-    asyncio.run(daemon.aclose())
+    daemon = open_daemon(roots=(tmp_path / "mine",), models=(far,))
+    return context_of(daemon, tmp_path)
 
 
 def power(ctx: Context, **arguments: Any) -> Any:
@@ -55,10 +49,7 @@ def power(ctx: Context, **arguments: Any) -> Any:
 
 
 def evaluate(ctx: Context, suite: str, **arguments: Any) -> Launch:
-    found = ctx.plugins.tools()["evaluate"]  # type: ignore[attr-defined]
-    checked = found.arguments(suite=suite, model="far", **arguments)
-    values = {name: getattr(checked, name) for name in type(checked).model_fields}
-    return asyncio.run(found.handler(ctx, **values))
+    return call(ctx, "evaluate", suite=suite, model="far", **arguments)
 
 
 def saved(ctx: Context, folder: Path, name: str, scores: Sequence[float | None], digest: str = "") -> str:

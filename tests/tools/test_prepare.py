@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from agentd.config import Config
 from agentd.context import Context
-from agentd.daemon import Daemon
 from agentd.errors import DataError, InputError, NotFound
-from agentd.policy.callers import Caller
-from agentd.sdk import Finished, Launch, Report
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    daemon = Daemon(
-        Config(state_dir=tmp_path / "state", cache_dir=tmp_path / "cache"), url="http://127.0.0.1:9"
-    )
-    yield daemon
-    asyncio.run(daemon.aclose())
-
-
-@pytest.fixture
-def ctx(daemon: Daemon, tmp_path: Path) -> Context:
-    return daemon.calls.context(Caller("user:ann", "operate", "cli", tmp_path, is_agent=False))
-
-
-def call(ctx: Context, tool: str, **arguments: Any) -> Any:
-    """Call a tool's handler with its defaults, as the kernel does."""
-    found = ctx.plugins.tools()[tool]  # type: ignore[attr-defined]
-    checked = found.arguments(**arguments)
-    return asyncio.run(
-        found.handler(ctx, **{name: getattr(checked, name) for name in type(checked).model_fields})
-    )
+from agentd.sdk import Launch, Report
+from tests.tools.conftest import call, finish
 
 
 def row(number: int, answer: str = "yes", **about: Any) -> dict[str, Any]:
@@ -71,8 +45,7 @@ def prepared(ctx: Context, folder: Path, launch: Launch, **splits: Sequence[Any]
         "pairs": 0,
         "problems": [],
     }
-    on_done = ctx.plugins.tools()["prepare_data"].on_done  # type: ignore[attr-defined]
-    return on_done(ctx, Finished("job-1", launch.spec, result, folder, 1.0))
+    return finish(ctx, "prepare_data", launch, folder, result)
 
 
 def test_sources_are_files_folders_data_sets_and_reports(ctx: Context, tmp_path: Path) -> None:
@@ -139,8 +112,7 @@ def test_a_checked_set_is_another_version_with_all_that_was_known_of_it(ctx: Con
     (out / "dataset.jsonl").write_bytes(check.inputs["dataset"].read_bytes())
     template = {"sha256": "ab", "rendered_sha256": "cd", "shown": [{"line": 1}]}
     figures = {"rows": 8, "tokens_median": 9, "problems": [], "histogram": {}, "balance": {}}
-    on_done = ctx.plugins.tools()["check_dataset"].on_done  # type: ignore[attr-defined]
-    told = on_done(ctx, Finished("job-2", check.spec, figures | {"template": template}, out, 1.0))
+    told = finish(ctx, "check_dataset", check, out, figures | {"template": template}, "job-2")
     artifact = ctx.artifacts.get("talk", "dataset")
     assert (artifact.id, artifact.parents) == (told["dataset"], (made["datasets"]["train"],))
     assert (artifact.meta["template"], artifact.meta["family"], artifact.meta["split"]) == (

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import importlib.util
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentd.config import Config
 from agentd.context import Context
 from agentd.daemon import Daemon
 from agentd.errors import DataError, Denied, InputError
 from agentd.plugins import Plugins, bundled_root
 from agentd.policy.callers import Caller
 from agentd.sdk import Judgement
+from tests.tools.conftest import OpenDaemon, call
 
 plugins = Plugins((bundled_root(),))
 agreement, decisions = plugins.module("tools", "agreement"), plugins.module("tools", "decisions")
@@ -132,18 +131,15 @@ def test_the_same_words_are_the_same_row_as_the_recipe_says() -> None:
 
 
 @pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    daemon = Daemon(
-        Config(state_dir=tmp_path / "state", cache_dir=tmp_path / "cache"), url="http://127.0.0.1:9"
-    )
+def daemon(open_daemon: OpenDaemon, tmp_path: Path) -> Daemon:
+    daemon = open_daemon()
     for name, split, numbers in (("talk", "train", range(8)), ("talk-test", "test", range(8, 10))):
         folder = tmp_path / name
         write_lines(folder / "data.jsonl", [row(n) for n in numbers])
         (folder / "README.md").write_text(f"# {name}\n", encoding="utf-8")
         meta = {"family": "talk", "split": split, "rows": len(numbers), "tokens_median": 3}
         daemon.artifacts.add("dataset", folder, name=name, meta=meta)
-    yield daemon
-    asyncio.run(daemon.aclose())
+    return daemon
 
 
 class As:
@@ -153,10 +149,7 @@ class As:
         self.ctx: Context = daemon.calls.context(Caller(principal, "operate", "cli", folder, is_agent=False))
 
     def __call__(self, tool: str, **arguments: Any) -> Any:
-        found = self.ctx.plugins.tools()[tool]  # type: ignore[attr-defined]
-        checked = found.arguments(**arguments)
-        values = {name: getattr(checked, name) for name in type(checked).model_fields}
-        return asyncio.run(found.handler(self.ctx, **values))
+        return call(self.ctx, tool, **arguments)
 
 
 @pytest.fixture
