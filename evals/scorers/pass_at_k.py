@@ -163,6 +163,7 @@ def _separate(libc: ctypes.CDLL) -> None:
         _, status = os.waitpid(first, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
     _checked(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "die with the parent")
+    os.setsid()  # a signal to its process group would reach the one outside that waits for it
 
 
 def _build_root(libc: ctypes.CDLL, root: Path) -> None:
