@@ -9,11 +9,11 @@ rows are then sown among them:
     paraphrase  by hand (evals/data/leaks), where the file is GSM8K's: `chosen` are those that settings of
                 `check_leaks` were chosen on, `unseen` the others
 
-It is measured once with the file's rows, and once with as many as are wanted: sentences of clean rows put
-together anew, with other numbers. All rows that are not sown count as clean, also where the file itself
-holds the same problem twice. The baseline, in the same run, is what is usual: equal texts, 13 words in a
-row (GPT-3), and MinHash at a Jaccard similarity of 0.8 of character 5-grams, by the library of
-`prepare_data`, each candidate compared exactly.
+Found is what would stop a launch. It is measured once with the file's rows, and once with as many as are
+wanted: sentences of clean rows put together anew, with other numbers. All rows that are not sown count as
+clean, also where the file itself holds the same problem twice. The baseline, in the same run, is what is
+usual: equal texts, 13 words in a row (GPT-3), and MinHash at a Jaccard similarity of 0.8 of character
+5-grams, by the library of `prepare_data`, each candidate compared exactly.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from agentd.jobs.environments import Environments
 from agentd.locations import read_address
 from agentd.plugins import bundled_root
 
-__all__ = ["Row", "rewritten", "run", "sown"]
+__all__ = ["SHIPPED", "Row", "rewritten", "run", "sown", "texts_of"]
 
 ROWS = 100_000
 SUITE_SHARE, LARGEST_SUITE = 3, 1000
@@ -118,7 +118,7 @@ class Row:
 def run(data: Path | None = None) -> dict[str, Any]:
     """Both on the file's rows, and on ``AGENTD_BENCH_ROWS`` rows (100,000). `data` is JSONL."""
     path = data or bundled_root() / SHIPPED
-    texts = _texts(path)
+    texts = texts_of(path)
     suite, train = sown(texts, _by_hand())
     wanted = int(os.environ.get("AGENTD_BENCH_ROWS", ROWS))
     clean = [row.text for row in train if row.kind == "clean"]
@@ -223,12 +223,19 @@ def _recombined(texts: Sequence[str], count: int) -> Iterator[str]:
         yield " ".join(map(varied, chosen))
 
 
-def _texts(path: Path) -> list[str]:
+def texts_of(path: Path) -> list[str]:
+    """What is asked in each row of a JSONL file. Raises `DataError` if a row has none of `FIELDS`."""
     rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-    field = next((name for name in FIELDS if rows and isinstance(rows[0].get(name), str)), None)
-    if field is None:
-        raise DataError(path, f"no row has one of {', '.join(FIELDS)}", hint="Give JSONL of texts")
-    return [row[field] for row in rows]
+    field = next((name for name in FIELDS if rows and name in rows[0]), None)
+    texts = [_said(row[field]) for row in rows] if field else []
+    if not all(texts) or not texts:
+        raise DataError(path, f"not every row has one of {', '.join(FIELDS)}", hint="Give JSONL of texts")
+    return texts
+
+
+def _said(asked: Any) -> str:
+    """A text, or what the last message says."""
+    return asked if isinstance(asked, str) else asked[-1]["content"] if asked else ""
 
 
 def _by_hand() -> list[tuple[str, str, str]]:
@@ -263,8 +270,8 @@ def _measured(
     started = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     seconds = time.perf_counter() - started
-    pairs = (folder / "leaks.jsonl").read_text("utf-8").splitlines()
-    yield "check_leaks", {json.loads(pair)["line"] for pair in pairs}, seconds
+    pairs = map(json.loads, (folder / "leaks.jsonl").read_text("utf-8").splitlines())
+    yield "check_leaks", {pair["line"] for pair in pairs if pair["stops"]}, seconds
     command = [str(_interpreter("prepare_data")), "-P", "-c", BASELINE, str(asked), str(train)]
     started = time.perf_counter()
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["found"]

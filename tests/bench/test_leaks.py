@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import pytest
 
-from agentd.bench.leaks import Row, rewritten, sown
+from agentd.bench.leaks import SHIPPED, Row, rewritten, sown, texts_of
+from agentd.errors import DataError
+from agentd.plugins import bundled_root
 
 TEXTS = [
     f"Ann has {n} red balls and Ben gives her {n + 1} green ones from box {n}. How many has she in total?"
@@ -48,6 +51,18 @@ def test_a_fragment_holds_thirteen_words_in_a_row_and_not_the_whole() -> None:
         runs = [" ".join(words[at : at + 13]) for at in range(len(words) - 12)]
         assert any(run in row.text for run in runs)
         assert suite[row.of] not in row.text
+
+
+def test_texts_are_read_from_conversations_and_from_fields_of_their_own(tmp_path: Path) -> None:
+    shipped = texts_of(bundled_root() / SHIPPED)
+    assert len(shipped) == 320
+    assert shipped[0].startswith("I recently bought something in foreign currency")
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"question": "a"}\n\n{"question": "b"}\n')
+    assert texts_of(path) == ["a", "b"]
+    path.write_text('{"x": "a"}\n')
+    with pytest.raises(DataError, match="not every row has one of question, prompt"):
+        texts_of(path)
 
 
 @pytest.mark.parametrize(
