@@ -42,6 +42,17 @@ def test_every_rule_of_a_shipped_set_decides_at_least_one_example(name: str, too
     assert {rule.name for rule in (*rules.deny, *rules.ask, *rules.allow)} <= decided
 
 
+def test_the_default_rules_speak_of_every_shipped_tool_that_costs_or_reaches_out(
+    tools: dict[str, Tool],
+) -> None:
+    rules = load_rules(POLICIES / "default.yaml")
+    named = {name for rule in (*rules.ask, *rules.allow) for name in rule.tools}
+    costly = {
+        name for name, tool in tools.items() if tool.launches or (tool.open_world and not tool.read_only)
+    }
+    assert costly - named == set()
+
+
 def test_every_shipped_rule_set_has_examples() -> None:
     sets = {path.stem for path in POLICIES.glob("*.yaml")} - {"prices"}
     assert sets == set(SETS) == {path.stem for path in (POLICIES / "tests").glob("*.yaml")}
