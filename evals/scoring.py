@@ -23,6 +23,7 @@ import inspect
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -135,7 +136,8 @@ def _judged(metric: Mapping[str, Any], *, primary: bool) -> Scorer:
         return verdict["score"]
 
     def of_all(rows: Sequence[Row]) -> Mapping[str, Figure]:
-        return position_figures([row["verdicts"][name] for row in rows])
+        verdicts = [row["verdicts"][name] for row in rows]
+        return position_figures(verdicts) | rating_figures(verdicts)
 
     return Scorer(name, of_row, of_all, primary=primary)
 
@@ -149,6 +151,17 @@ def position_figures(verdicts: Iterable[Mapping[str, Any]]) -> dict[str, Figure]
     decided = [winner for pair in pairs for winner in pair if winner != "tie"]
     first = {"first_wins": fmean(winner == "A" for winner in decided)} if decided else {}
     return {"disagrees_when_swapped": flipped, **first}
+
+
+def rating_figures(verdicts: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+    """The share of the rating given most, and of verdicts on what was shown in part."""
+    ratings = [verdict["rating"] for verdict in verdicts if "rating" in verdict]
+    made: dict[str, Figure] = {}
+    if ratings:
+        made["most_given"] = Counter(ratings).most_common(1)[0][1] / len(ratings)
+    if cut := sum("cut" in verdict for verdict in verdicts):
+        made["shown_in_part"] = cut / len(verdicts)
+    return made
 
 
 # --- over rows ------------------------------------------------------------------------------

@@ -126,6 +126,7 @@ def keep(ctx: Context, finished: Finished) -> dict[str, Any]:
         "rating": spec["rating"],
         "n": agreement.n,
         "errors": result["errors"],
+        "asked": result["asked"],
         "calibrated": calibrated,
         "why": why,
         "figures": figures,
@@ -151,7 +152,9 @@ def judged(figures: Mapping[str, Mapping[str, Any]], n: int, errors: int, floor:
         return False, "its agreement with people is not defined: all of them said one and the same thing"
     span = f"kappa with people is {kappa['value']:.2f} ({kappa['low']:.2f} to {kappa['high']:.2f}, {n} rows)"
     if kappa["low"] <= floor:
-        return False, f"{span}, and not surely above {floor:g}"
+        alike = figures.get("most_given", {}).get("value") == 1
+        said = "; it gives every answer the same rating" if alike else ""
+        return False, f"{span}, and not surely above {floor:g}{said}"
     return True, span
 
 

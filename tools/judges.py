@@ -68,7 +68,7 @@ class JudgeFile(Part):
     reasons: bool = True
     pairwise: bool = False
     against: str = "expected"
-    clip: int = Field(default=12_000, ge=100, description="characters of one field that are shown")
+    clip: int = Field(default=12_000, ge=100, description="characters shown of one field, or of one answer")
     max_tokens: int = Field(default=256, ge=16, le=8192)
 
     @model_validator(mode="after")

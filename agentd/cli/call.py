@@ -241,6 +241,9 @@ def _print_answer(answer: Any) -> None:
             columns = [key for key in value[0] if not isinstance(value[0][key], (dict, list))][:WIDEST]
             show.console.print(f"\n[bold]{name}[/]")
             show.table(columns, [[str(item.get(c, ""))[:160] for c in columns] for item in value], empty="")
+        elif isinstance(value, dict) and value and all(show.is_estimate(each) for each in value.values()):
+            show.console.print()
+            show.estimates(name, value)
         elif isinstance(value, (dict, list)) and value:
             show.console.print(f"\n[bold]{name}[/]")
             show.as_json(value)

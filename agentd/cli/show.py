@@ -25,8 +25,10 @@ __all__ = [
     "console",
     "errors",
     "escape",
+    "estimates",
     "facts",
     "figures",
+    "is_estimate",
     "money",
     "progress_line",
     "span",
@@ -137,6 +139,22 @@ def figures(quote: Mapping[str, Any]) -> dict[str, Any]:
         "in doubt": quote.get("doubt"),
         "figured from": quote.get("basis"),
     }
+
+
+def is_estimate(value: Any) -> bool:
+    """Whether this is a number with its interval, or with none."""
+    return isinstance(value, dict) and {"value"} <= value.keys() <= {"value", "low", "high"}
+
+
+def estimates(heading: str, values: Mapping[str, Mapping[str, float | None]]) -> None:
+    """A table of numbers with their intervals, where they have one."""
+
+    def rounded(number: float | None) -> str:
+        return "" if number is None else f"{number:.3f}"
+
+    parts = ("value", "low", "high")
+    rows = [[name, *(rounded(each.get(part)) for part in parts)] for name, each in values.items()]
+    table([heading, *(f">{part}" for part in parts)], rows, empty="")
 
 
 def ago(at: float | None) -> str:

@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agentd import errors
+from agentd.cli import show
 from agentd.cli.app import COMMANDS, app, exit_code
 from agentd.cli.call import named_values
 from agentd.errors import AgentdError, InputError
@@ -96,6 +97,21 @@ def test_values_are_read_as_what_they_look_like(text: str, value: Any) -> None:
 def test_what_is_no_pair_is_refused(pair: str) -> None:
     with pytest.raises(InputError, match="is not NAME=VALUE"):
         named_values((pair,))
+
+
+def test_figures_with_intervals_are_a_table_and_a_missing_bound_is_empty(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = {"kappa": {"value": 0.25, "low": -0.125, "high": 0.5}, "exact": {"value": 1, "low": None}}
+    assert all(map(show.is_estimate, values.values()))
+    assert not show.is_estimate({"value": 1, "unit": "s"})
+    show.estimates("figures", values)
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert [line for line in lines if line[0] in ("figures", "kappa", "exact")] == [
+        ["figures", "value", "low", "high"],
+        ["kappa", "0.250", "-0.125", "0.500"],
+        ["exact", "1.000"],
+    ]
 
 
 # --- with one -------------------------------------------------------------------------------

@@ -668,13 +668,26 @@ def test_a_judges_rating_becomes_a_score_and_bad_verdicts_become_errors(tmp_path
     assert code == 0, stderr
     result, told = written(tmp_path)
     assert [row.get("score") for row in told] == [1.0, 0.25, None, None, None, None]
-    assert told[1]["verdicts"]["kind"] == {"score": 0.25, "rating": 2, "reason": "so"}
+    assert told[1]["verdicts"]["kind"] == {"score": 0.25, "rating": 2, "reason": "so", "cut": ["Passages"]}
+    figures = result["metrics"][0]["figures"]
+    assert (figures["most_given"]["value"], figures["shown_in_part"]["value"]) == (0.5, 1.0)
     assert "no verdict: 'five'" in told[2]["error"]
     assert (result["metrics"][0]["n"], result["errors"]) == (2, 4)
     shown = next(last(body) for body in endpoint.asked if body["model"] == "judge")
     assert "<passages>\n[1] one\n[2] ttt" in shown
     assert "[…]" in shown
     assert shown.endswith("Verdict?")
+
+
+def test_of_a_long_conversation_a_judge_is_shown_the_end(tmp_path: Path) -> None:
+    turns = [{"speaker": "user", "text": "first" * 20}, {"speaker": "agent", "text": "and last"}]
+    rows = [ROWS[0] | {"passages": turns}]
+    with serving(lambda b, t: said('{"score": 1}') if b["model"] == "judge" else echo(b, t)) as endpoint:
+        run(tmp_path, endpoint.url, rows, **judged(tmp_path))
+    shown = last(endpoint.asked[-1])
+    assert "<passages>\n[…] " in shown
+    assert "agent: and last\n</passages>" in shown
+    assert "user: first" not in shown
 
 
 def test_an_answer_cannot_close_the_tag_it_is_shown_in(tmp_path: Path) -> None:

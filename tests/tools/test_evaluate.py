@@ -308,14 +308,14 @@ def calibrate(ctx: Context, folder: Path, **arguments: Any) -> Any:
     return call(ctx, "calibrate_judge", ratings=given.pop("ratings", None) or rated(folder), **given)
 
 
-def measured(kappa: float, low: float, errors: int = 0) -> dict[str, Any]:
+def measured(kappa: float, low: float, errors: int = 0, most_given: float = 0.5) -> dict[str, Any]:
     figures = {"kappa": {"value": kappa, "low": low, "high": min(1.0, kappa + 0.1)}}
     metric = {"score": 0.5, "low": 0.4, "high": 0.6, "n": 3, "errors": errors, "better": "higher"}
     metrics = [
-        {"name": "kindness", "figures": {}} | metric,
+        {"name": "kindness", "figures": {"most_given": {"value": most_given}}} | metric,
         {"name": "agreement", "figures": figures} | metric,
     ]
-    return {"n": 100, "errors": errors, "seconds": 1.0, "metrics": metrics}
+    return {"n": 100, "asked": 40, "errors": errors, "seconds": 1.0, "metrics": metrics}
 
 
 def kept(ctx: Context, folder: Path, launch: Any, result: dict[str, Any]) -> dict[str, Any]:
@@ -384,6 +384,7 @@ def test_ratings_that_cannot_be_compared_are_named_by_line_and_field(
     [
         (measured(0.6, 0.45), True, "0.60 (0.45 to 0.70, 100 rows)"),
         (measured(0.3, 0.1), False, "not surely above 0.2"),
+        (measured(0, 0, most_given=1.0), False, "it gives every answer the same rating"),
         (measured(0.6, 0.45, errors=3), False, "3 of 100 verdicts"),
         (measured(0.6, 0.45) | {"metrics": measured(0, 0)["metrics"][:1] * 2}, False, "not defined"),
     ],
@@ -395,7 +396,7 @@ def test_a_judge_may_decide_once_people_surely_agree_with_it(
     launch = calibrate(ctx, tmp_path)
     told = kept(ctx, tmp_path, launch, result)
     assert told == kept(ctx, tmp_path, launch, result)
-    assert told["calibrated"] is calibrated
+    assert (told["calibrated"], told["asked"]) == (calibrated, 40)
     assert says in told["why"]
     assert ctx.reports.get(told["report"]).meta["judge"]["calibrated"] is calibrated
     standing = call(ctx, "evaluate", suite="capitals", model="far").spec["standings"]["kind"]

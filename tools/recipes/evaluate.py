@@ -552,23 +552,30 @@ async def judge_rows(spec: Mapping[str, Any], rows: Sequence[Row], desk: Desk) -
         replies = iter(await desk.ask([each for pair in asked for each in pair], f"verdicts of {metric}"))
         for row, questions in zip(judged, asked, strict=True):
             mine = [next(replies) for _ in questions]
-            row.setdefault("verdicts", {})[metric] = verdict_of(judge, mine)
+            cut = [part for part, value in parts_of(judge, row) if len(readable(value)) > judge["clip"]]
+            verdict = verdict_of(judge, mine) | ({"cut": cut} if cut else {})
+            row.setdefault("verdicts", {})[metric] = verdict
 
 
 def verdict_questions(judge: Mapping[str, Any], row: Row) -> list[Question]:
     """One; of a pairwise judge two, the second with the answers swapped."""
+    parts = parts_of(judge, row)
+    if not judge["pairwise"]:
+        return [verdict_question(judge, parts)]
+    *shown, (a, one), (b, two) = parts
+    return [verdict_question(judge, parts), verdict_question(judge, [*shown, (a, two), (b, one)])]
+
+
+def parts_of(judge: Mapping[str, Any], row: Row) -> list[tuple[str, Any]]:
+    """What the judge is shown of a row: (heading, value), the answer or both of them last."""
     shown = [(heading, value_at(row, name)) for heading, name in judge["show"].items()]
     if not judge["pairwise"]:
-        return [verdict_question(judge, [*shown, ("Answer", row["output"])])]
-    answers = (row["output"], value_at(row, judge["against"]))
-    return [
-        verdict_question(judge, [*shown, ("Answer A", one), ("Answer B", two)])
-        for one, two in (answers, answers[::-1])
-    ]
+        return [*shown, ("Answer", row["output"])]
+    return [*shown, ("Answer A", row["output"]), ("Answer B", value_at(row, judge["against"]))]
 
 
 def verdict_question(judge: Mapping[str, Any], parts: Sequence[tuple[str, Any]]) -> Question:
-    content = blocks([(tag_of(heading), readable(value)) for heading, value in parts], judge["clip"])
+    content = blocks([(tag_of(heading), clipped(value, judge["clip"])) for heading, value in parts])
     body = {
         "model": judge["model"],
         "messages": [
@@ -584,11 +591,19 @@ def verdict_question(judge: Mapping[str, Any], parts: Sequence[tuple[str, Any]])
     return Question.of(body, judge["identity"])
 
 
-def blocks(parts: Sequence[tuple[str, str]], clip: int) -> str:
+def blocks(parts: Sequence[tuple[str, str]]) -> str:
     """What a judge is shown, each part between tags that nothing inside of it can close."""
     closing = re.compile(rf"</(?=\s*({'|'.join(tag for tag, _ in parts)})\s*>)", re.IGNORECASE)
-    shown = ((tag, text if len(text) <= clip else f"{text[:clip]} […]") for tag, text in parts)
-    return "\n\n".join(f"<{tag}>\n{closing.sub(CLOSED, text)}\n</{tag}>" for tag, text in shown)
+    return "\n\n".join(f"<{tag}>\n{closing.sub(CLOSED, text)}\n</{tag}>" for tag, text in parts)
+
+
+def clipped(value: Any, clip: int) -> str:
+    """At most `clip` characters: of a conversation the end, of anything else the beginning."""
+    text = readable(value)
+    if len(text) <= clip:
+        return text
+    said = isinstance(value, list) and any("speaker" in each or "role" in each for each in value)
+    return f"[…] {text[-clip:]}" if said else f"{text[:clip]} […]"
 
 
 def tag_of(heading: str) -> str:
