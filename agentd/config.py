@@ -24,6 +24,7 @@ from agentd.sdk import Model
 
 __all__ = [
     "Budget",
+    "Capture",
     "CommandConfig",
     "Config",
     "Limit",
@@ -66,6 +67,17 @@ class Budget(Section):
         default={}, description='who asks, as a pattern ("agent:*"), to a limit for each that fits'
     )
     projects: dict[str, Limit] = Field(default={}, description="projects, as patterns, to limits for each")
+
+
+class Capture(Section):
+    """Keep texts that pass the gateway, to make data sets of. Off unless `aliases` names some."""
+
+    aliases: tuple[str, ...] = Field(
+        default=(), description='aliases and models whose prompts and answers are kept, as patterns; "*": all'
+    )
+    keep_days: float = Field(default=30.0, gt=0, description="they, and what was said of them, go after this")
+    share: float = Field(default=1.0, ge=0, le=1, description="of the requests, drawn by their ids")
+    max_mb: float = Field(default=256.0, gt=0, description="of texts; the oldest go first")
 
 
 class RecipeConfig(Section):
@@ -201,6 +213,7 @@ class Config(Section):
     offline: bool = Field(default=False, description="never ask a package index or a model hub")
     server: ServerConfig = ServerConfig()
     budget: Budget = Budget()
+    capture: Capture = Capture()
     models: tuple[Model, ...] = Field(default=(), description="catalog entries, above all API endpoints")
     recipes: dict[str, RecipeConfig] = {}
     notify: tuple[NotifierConfig, ...] = Field(default=(), description="who is told, of what, and how")

@@ -49,6 +49,7 @@ class Offer:
     price_doubt: Callable[[sdk.Model], str]
     reports: sdk.Reports
     judgements: sdk.Judgements
+    traffic: sdk.Traffic
     plugins: Plugins
     accelerator: str
     data_dir: Path
@@ -62,7 +63,7 @@ class Context:
     def __init__(self, calls: Calling, offer: Offer, jobs: Jobs, caller: Caller) -> None:
         self.principal, self.surface, self.cwd = caller.principal, caller.surface, caller.cwd
         self.artifacts, self.reports, self.accelerator = offer.artifacts, offer.reports, offer.accelerator
-        self.judgements = offer.judgements
+        self.judgements, self.traffic = offer.judgements, offer.traffic
         self.plugins: sdk.Plugins = offer.plugins
         self.jobs: sdk.Jobs = jobs
         self.catalog: sdk.Catalog = offer.catalog_for(caller)

@@ -21,11 +21,12 @@ from agentd.context import Offer
 from agentd.disk import Room
 from agentd.errors import AgentdError, Conflict, DataError
 from agentd.hardware import accelerator, ram_bytes, vram_bytes
+from agentd.ids import new_id
 from agentd.jobs import reaper
 from agentd.jobs.environments import Environments
 from agentd.jobs.launching import Places
 from agentd.jobs.runner import Jobs
-from agentd.locations import ADDRESS, write_private
+from agentd.locations import ADDRESS, TRAFFIC, write_private
 from agentd.lock import hold
 from agentd.notify.outbox import Notifiers, open_notifiers
 from agentd.plugins import Plugins
@@ -40,6 +41,7 @@ from agentd.redaction import hide_environment
 from agentd.router.catalog import CallersCatalog, Catalog
 from agentd.router.dispatch import Dispatch
 from agentd.router.providers import with_provider
+from agentd.router.traffic import Traffic
 from agentd.sdk import Model
 from agentd.signals import Changes
 from agentd.store import Store
@@ -56,12 +58,14 @@ from agentd.store.reports import ReportTable
 from agentd.store.requests import RequestTable
 from agentd.store.runs import RunTable
 from agentd.store.tokens import TokenTable
+from agentd.store.traffic import TrafficTable
 
 __all__ = ["Daemon", "named_document"]
 
 log = logging.getLogger(__name__)
 
 EXPIRE_EVERY_S = 30.0
+EXPIRE_TRAFFIC_EVERY_S = 3600.0
 NOTE_HEAD_EVERY_S = 300.0
 NOTE_USES_EVERY_S = 60.0
 REAP_EVERY_S = 30.0
@@ -162,6 +166,12 @@ class Daemon:
             self.journal,
             self._price_doubt,
         )
+        self.traffic_table = TrafficTable(
+            self.state_dir / TRAFFIC, max_bytes=round(config.capture.max_mb * 1e6)
+        )
+        self._traffic = Traffic(
+            config.capture, self._dispatch, self.requests, self.judgements, self.journal, self.traffic_table
+        )
         self.catalog = self._catalog_for(Caller("daemon", "admin", "daemon", self.state_dir, is_agent=True))
         offer = Offer(
             self.artifacts,
@@ -170,6 +180,7 @@ class Daemon:
             self._price_doubt,
             self.reports,
             self.judgements,
+            self._traffic,
             self.plugins,
             self.accelerator,
             self.state_dir / "data",
@@ -199,6 +210,7 @@ class Daemon:
         self._caretaker.every(NOTE_USES_EVERY_S, self.tokens.note_uses)
         self._caretaker.every(REAP_EVERY_S, self.jobs.reconciliation.reap)
         self._caretaker.every(LOOK_AT_DISK_EVERY_S, self._look_at_disk)
+        self._caretaker.every(EXPIRE_TRAFFIC_EVERY_S, self._traffic.expire)
 
     # --- life -------------------------------------------------------------------------------
 
@@ -229,6 +241,7 @@ class Daemon:
         await self.runs.aclose()
         await self.calls.aclose()
         await self.jobs.aclose()
+        await self._traffic.aclose()
         await self._dispatch.aclose()
         try:
             self.tokens.note_uses()
@@ -254,11 +267,19 @@ class Daemon:
 
     # --- what the server calls --------------------------------------------------------------
 
-    async def gateway_complete(self, body: dict[str, Any], caller: Caller) -> dict[str, Any]:
-        return await self._dispatch.complete(body, caller)
+    async def gateway_complete(
+        self, body: dict[str, Any], caller: Caller, *, request_id: str = "", keep: bool = True
+    ) -> dict[str, Any]:
+        request_id = request_id or new_id("req")
+        return await self._traffic.complete(body, caller, request_id=request_id, keep=keep)
 
-    def gateway_stream(self, body: dict[str, Any], caller: Caller) -> AsyncIterator[bytes]:
-        return self._dispatch.stream(body, caller)
+    def gateway_stream(
+        self, body: dict[str, Any], caller: Caller, *, request_id: str = "", keep: bool = True
+    ) -> AsyncIterator[bytes]:
+        return self._traffic.stream(body, caller, request_id=request_id or new_id("req"), keep=keep)
+
+    def gateway_feedback(self, said: dict[str, Any], caller: Caller) -> dict[str, Any]:
+        return self._traffic.feedback(said, caller)
 
     # --- parts ------------------------------------------------------------------------------
 

@@ -12,8 +12,10 @@ from typing import Any
 __all__ = [
     "ADDRESS",
     "AGENT_TOKEN",
+    "CAPTURE_HEADER",
     "OWNER_TOKEN",
     "PROJECT_HEADER",
+    "TRAFFIC",
     "cache_dir",
     "config_file",
     "project",
@@ -23,9 +25,9 @@ __all__ = [
     "write_private",
 ]
 
-ADDRESS = "daemon.json"
+ADDRESS, TRAFFIC = "daemon.json", "traffic.db"
 OWNER_TOKEN, AGENT_TOKEN = "owner-token", "agent-token"
-PROJECT_HEADER = "agentd-project"
+PROJECT_HEADER, CAPTURE_HEADER = "agentd-project", "agentd-capture"
 
 
 def config_file(env: Mapping[str, str] = os.environ) -> Path | None:

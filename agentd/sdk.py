@@ -43,6 +43,7 @@ __all__ = [
     "Context",
     "DataError",
     "Denied",
+    "Exchange",
     "Figure",
     "Finished",
     "InputError",
@@ -58,6 +59,7 @@ __all__ = [
     "ServiceSpec",
     "ServiceView",
     "Tool",
+    "Traffic",
     "Unavailable",
     "load_document",
     "tool",
@@ -260,6 +262,21 @@ class Judgement(Record):
     at: float = 0.0
 
 
+class Exchange(Record):
+    """A chat request of the gateway as texts, without secrets. `finish` is the endpoint's reason to stop."""
+
+    id: str
+    asked: str = Field(description="the alias or model that was asked for")
+    model: str = Field(description="the one that answered")
+    principal: str
+    project: str
+    messages: list[dict[str, str]] = Field(description="role and content of each")
+    answer: str
+    finish: str = ""
+    user: str = Field(default="", description="whom the client said that it asked for")
+    at: float
+
+
 class Figure(Record):
     """A number over all rows at once, such as corpus BLEU, with its 95 % interval where one is known."""
 
@@ -417,6 +434,12 @@ class Judgements(Protocol):
         ...
 
 
+class Traffic(Protocol):
+    def kept(self, name: str, since: float = 0.0) -> list[Exchange]:
+        """Texts asked of an alias or model, or answered by it, oldest first; none where none are kept."""
+        ...
+
+
 class Jobs(Protocol):
     def get(self, job_id: str) -> JobView: ...
     def list(self, *, state: str | None = None, limit: int = 50) -> list[JobView]: ...
@@ -477,6 +500,7 @@ class Context(Protocol):
     catalog: Catalog
     reports: Reports
     judgements: Judgements
+    traffic: Traffic
     jobs: Jobs
     services: Services
     plugins: Plugins

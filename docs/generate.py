@@ -21,7 +21,7 @@ from pydantic import BaseModel
 
 from agentd import sdk
 from agentd.cli.app import exit_code
-from agentd.config import Budget, CommandConfig, Config, RecipeConfig, ServerConfig, WebhookConfig
+from agentd.config import Budget, Capture, CommandConfig, Config, RecipeConfig, ServerConfig, WebhookConfig
 from agentd.errors import AgentdError
 from agentd.jobs.causes import NAMED
 from agentd.jobs.environments import script_header
@@ -161,6 +161,7 @@ def settings() -> str:
         ("Top level", Config),
         ("`[server]`", ServerConfig),
         ("`[budget]`", Budget),
+        ("`[capture]`", Capture),
         ("`[[models]]`", Model),
         ("`[recipes.NAME]`", RecipeConfig),
         ("`[[notify]]` of kind `webhook`", WebhookConfig),

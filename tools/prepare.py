@@ -18,6 +18,7 @@ from pydantic import Field
 from agentd.sdk import Context, DataError, Finished, InputError, Launch, NotFound, Quote, Report, tool
 
 from .datasets import read_rows, rows_file
+from .traffic import rows_of as traffic_rows
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 SPLITS = ("train", "validation", "test")
@@ -36,7 +37,8 @@ async def prepare_data(
             min_length=1,
             max_length=50,
             description="files or folders (JSONL, JSON, CSV, TSV, Parquet, Arrow, saved by `datasets`,"
-            " transcripts as .txt), names of data sets, or report:ID for the answers of an evaluation",
+            " transcripts as .txt), names of data sets, report:ID for the answers of an evaluation,"
+            " or traffic:ALIAS[,rated|up|corrected][,pairs][,since=7d] for what the gateway kept",
         ),
     ],
     name: Annotated[str, Field(pattern=NAME, description="what to call it")],
@@ -151,6 +153,10 @@ def found(ctx: Context, text: str) -> tuple[Path, str, list[str]]:
         path = ctx.scratch() / f"{report.id}.jsonl"
         write(path, answers(report))
         return path, f"report:{report.id}", [report.id]
+    if text.startswith("traffic:"):
+        path = ctx.scratch() / "traffic.jsonl"
+        write(path, iter(traffic_rows(ctx, text.removeprefix("traffic:"))))
+        return path, text, []
     for kind in ("dataset", "dropped"):
         with suppress(NotFound):
             artifact = ctx.artifacts.get(text, kind)

@@ -57,7 +57,7 @@ def data() -> None:
 @click.option("--seed", default=0, show_default=True)
 @click.option("--json", "json_", is_flag=True, help="Print the whole answer as JSON.")
 def prepare(sources: tuple[str, ...], json_: bool, **options: Any) -> None:
-    """Make training, validation and test rows from files, data sets (by name) or report:ID.
+    """Make training, validation and test rows from files, data sets, report:ID or traffic:ALIAS.
 
     What the columns were taken for is printed: look at it. Nothing is lost: what was left out is kept
     as NAME-dropped, each row with its reason.
@@ -65,6 +65,7 @@ def prepare(sources: tuple[str, ...], json_: bool, **options: Any) -> None:
     \b
     Examples: agentd data prepare chats.csv tickets.parquet --name support --language en
               agentd data prepare export/ --name support --column prompt=subject+body --column label=queue
+              agentd data prepare traffic:tickets,corrected,pairs,since=7d --name mended
     """
     named = {what: pairs(what.rstrip("s"), options.pop(what)) for what in ("columns", "speakers")}
     given = {"sources": list(sources), **named, **options, "languages": list(options["languages"])}

@@ -18,6 +18,7 @@ from agentd.errors import AgentdError
 from agentd.hardware import accelerator, ram_bytes
 from agentd.plugins import Plugins
 from agentd.policy.rules import load_rules
+from agentd.store.traffic import TrafficTable
 
 __all__ = ["doctor"]
 
@@ -52,6 +53,7 @@ def doctor(json_: bool) -> None:
             _plugins,
             _policy,
             _models,
+            _capture,
             _journal,
             _notifiers,
             _daemon,
@@ -172,6 +174,21 @@ def _models(config: Config) -> Finding:
         found + (f"; not set: {', '.join(missing)}" if missing else ""),
         "Set the variable where the daemon is started",
     )
+
+
+def _capture(config: Config) -> Finding:
+    capture, table = config.capture, TrafficTable(config.state_dir / locations.TRAFFIC, max_bytes=0)
+    try:
+        count, size = table.held()
+    except AgentdError as error:
+        return Finding("capture", False, str(error), "Mend or remove that file; it holds kept texts only")
+    finally:
+        table.close()
+    held = f"{count} requests held, {show.bytes_(size)}"
+    if not capture.aliases:
+        return Finding("capture", True, f"off; {held}" if count else "off: no texts of requests are kept")
+    names, days = ", ".join(capture.aliases), f"{capture.keep_days:g} days"
+    return Finding("capture", True, f"ON: texts of {names} are kept for {days}; {held}")
 
 
 def _journal(config: Config) -> Finding:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,10 +77,12 @@ class Dispatch:
             await self._http.aclose()
         await self._metering.aclose()
 
-    async def complete(self, body: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+    async def complete(
+        self, body: Mapping[str, Any], caller: Caller, *, request_id: str = ""
+    ) -> dict[str, Any]:
         """Answer one chat request. The reply carries ``agentd`` with request id, model and why."""
         target = self._target(body)
-        with self._metering.request(target.model, target.why, body, caller) as metered:
+        with self._metering.request(target.model, target.why, body, caller, request_id) as metered:
             client = self._client()
             try:
                 response = await client.post(
@@ -100,12 +102,14 @@ class Dispatch:
             reply["agentd"] = {"request_id": metered.id, "model": target.model.name, "why": target.why}
             return reply
 
-    async def stream(self, body: Mapping[str, Any], caller: Caller) -> AsyncIterator[bytes]:
+    async def stream(
+        self, body: Mapping[str, Any], caller: Caller, *, request_id: str = ""
+    ) -> AsyncGenerator[bytes]:
         """The same as server-sent events, passed through as they come."""
         target = self._target(body)
         options = {**(body.get("stream_options") or {}), "include_usage": True}
         sent = {**body, "model": target.upstream, "stream": True, "stream_options": options}
-        with self._metering.request(target.model, target.why, body, caller) as metered:
+        with self._metering.request(target.model, target.why, body, caller, request_id) as metered:
             try:
                 async with self._client().stream(
                     "POST", f"{target.url}/chat/completions", json=sent, headers=_headers(target)

@@ -38,8 +38,8 @@ WRITE_EVERY_S = 1.0
 class Metered:
     """One request under way; whoever sends it fills in what is known of it."""
 
-    def __init__(self) -> None:
-        self.id = new_id("req")
+    def __init__(self, request_id: str) -> None:
+        self.id = request_id or new_id("req")
         self.input_tokens = self.output_tokens = 0
 
     def read(self, usage: Mapping[str, Any] | None) -> None:
@@ -70,15 +70,19 @@ class Metering:
         self._writer: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
-    def request(self, model: Model, why: str, body: Mapping[str, Any], caller: Caller) -> Generator[Metered]:
-        """Around one request. Raises `OverBudget` before it leaves, `InputError` for limits that are none."""
+    def request(
+        self, model: Model, why: str, body: Mapping[str, Any], caller: Caller, request_id: str = ""
+    ) -> Generator[Metered]:
+        """Around one request, which gets an id if it has none.
+
+        Raises `OverBudget` before it leaves, `InputError` for limits that are none."""
         if model.price_unknown:
             raise Unavailable(
                 f"What {model.name!r} costs is not known, so it is not asked",
                 hint="Set input_ and output_micro_usd_per_mtok of it in agentd.toml; 0 is free",
             )
         self._tell_doubt(model)
-        metered, started, status = Metered(), time.monotonic(), "ok"
+        metered, started, status = Metered(request_id), time.monotonic(), "ok"
         draw = self._leases.draw(f"A request to {model.name!r}", caller.payer, most(model, body))
         spent = draw.micro_usd  # the endpoint may have worked and charged: without word from it, all counts
         try:
@@ -99,6 +103,7 @@ class Metering:
                     model=model.name,
                     why=why,
                     principal=caller.principal,
+                    project=caller.project,
                     status=status,
                     input_tokens=metered.input_tokens,
                     output_tokens=metered.output_tokens,

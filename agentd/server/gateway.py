@@ -17,6 +17,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from agentd.errors import AgentdError, InputError
+from agentd.ids import new_id
+from agentd.locations import CAPTURE_HEADER
 from agentd.redaction import redact
 from agentd.server.api import body_of, streamed
 from agentd.server.auth import caller_of, require
@@ -32,7 +34,7 @@ KINDS = {402: "insufficient_quota", 403: "permission_error", 404: "not_found_err
 
 
 def gateway_routes(kernel: Kernel) -> list[Route]:
-    """``POST /v1/chat/completions`` and ``GET /v1/models``."""
+    """``POST /v1/chat/completions``, ``GET /v1/models`` and ``POST /v1/feedback``."""
 
     async def models(request: Request) -> Response:
         require(caller_of(request.scope, "gateway"), "infer")
@@ -44,19 +46,26 @@ def gateway_routes(kernel: Kernel) -> list[Route]:
     async def chat(request: Request) -> Response:
         caller = require(caller_of(request.scope, "gateway"), "infer")
         body = _checked(await body_of(request))
+        request_id, keep = new_id("req"), request.headers.get(CAPTURE_HEADER, "on").lower() == "on"
+        headers = {"x-request-id": request_id}
         if not body.get("stream"):
-            return Response(dump(await kernel.gateway_complete(body, caller)), media_type="application/json")
-        chunks = kernel.gateway_stream(body, caller)
+            reply = await kernel.gateway_complete(body, caller, request_id=request_id, keep=keep)
+            return Response(dump(reply), media_type="application/json", headers=headers)
+        chunks = kernel.gateway_stream(body, caller, request_id=request_id, keep=keep)
         # The status line waits for the first chunk, so that a refusal is an error and not a broken stream.
         first = await anext(chunks, b"")
         stream = streamed(_prepend(first, chunks), bytes, _error_event)
-        return StreamingResponse(
-            stream, media_type="text/event-stream", headers={"cache-control": "no-cache"}
-        )
+        headers["cache-control"] = "no-cache"
+        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+    async def feedback(request: Request) -> Response:
+        caller = require(caller_of(request.scope, "gateway"), "infer")
+        return JSONResponse(kernel.gateway_feedback(await body_of(request), caller))
 
     return [
         Route("/v1/models", _in_openai_words(models), methods=["GET"]),
         Route("/v1/chat/completions", _in_openai_words(chat), methods=["POST"]),
+        Route("/v1/feedback", _in_openai_words(feedback), methods=["POST"]),
     ]
 
 

@@ -153,10 +153,18 @@ class Kernel(Protocol):
     def tokens(self) -> Tokens: ...
     @property
     def notifiers(self) -> Notifiers: ...
-    async def gateway_complete(self, body: dict[str, Any], caller: Caller) -> dict[str, Any]:
-        """Answer one OpenAI chat request. Raises `AgentdError`."""
+    async def gateway_complete(
+        self, body: dict[str, Any], caller: Caller, *, request_id: str = "", keep: bool = True
+    ) -> dict[str, Any]:
+        """Answer one OpenAI chat request; its texts are never kept without `keep`. Raises `AgentdError`."""
         ...
 
-    def gateway_stream(self, body: dict[str, Any], caller: Caller) -> AsyncIterator[bytes]:
+    def gateway_stream(
+        self, body: dict[str, Any], caller: Caller, *, request_id: str = "", keep: bool = True
+    ) -> AsyncIterator[bytes]:
         """The same as server-sent events, as they go over the wire. May raise before the first chunk."""
+        ...
+
+    def gateway_feedback(self, said: dict[str, Any], caller: Caller) -> dict[str, Any]:
+        """Store what a client says about its own request. Raises `NotFound` for another's, `InputError`."""
         ...

@@ -26,6 +26,10 @@ class JudgementTable:
         where = "subject = ? AND item = ? AND author = ?"
         return bool(self._store.change(f"DELETE FROM judgements WHERE {where}", [subject, item, author]))
 
+    def forget(self, subject: str, before: float) -> int:
+        """Delete what was said before then; returns how much."""
+        return self._store.change("DELETE FROM judgements WHERE subject = ? AND at < ?", [subject, before])
+
     def list(self, subject: str) -> list[Judgement]:
         rows = self._store.rows("SELECT * FROM judgements WHERE subject = ? ORDER BY at, item", [subject])
         return [Judgement(**{**row, "value": loads(row["value"])}) for row in rows]

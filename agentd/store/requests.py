@@ -11,6 +11,7 @@ import logging
 from pydantic import BaseModel
 
 from agentd.store.database import Store
+from agentd.store.ledger import DEFAULT_PROJECT
 
 __all__ = ["RequestRow", "RequestTable"]
 
@@ -27,6 +28,7 @@ class RequestRow(BaseModel):
     model: str
     why: str
     principal: str
+    project: str = DEFAULT_PROJECT
     status: str
     input_tokens: int
     output_tokens: int

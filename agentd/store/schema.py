@@ -329,3 +329,9 @@ def notifiers(db: Database) -> None:
         " claimed INTEGER, delivered INTEGER NOT NULL DEFAULT 0, delivered_at REAL,"
         " failures INTEGER NOT NULL DEFAULT 0, failing_since REAL, problem TEXT NOT NULL DEFAULT '') STRICT"
     )
+
+
+@migrations()
+def requests_of_projects(db: Database) -> None:
+    """A request knows its project: who may say something about it."""
+    db.conn.execute("ALTER TABLE requests ADD COLUMN project TEXT NOT NULL DEFAULT 'default'")

@@ -383,6 +383,24 @@ def test_mixed_sources_become_splits_with_cards_and_nothing_is_lost(tmp_path: Pa
 
 
 @pytest.mark.slow
+def test_rows_of_traffic_keep_their_lineage_and_their_pairs(tmp_path: Path, python: Path) -> None:
+    lineage = {"request": "req-1", "asked": "tickets", "model": "fine", "at": "2026-01-02T03:04:05+00:00"}
+    traffic = [
+        {"prompt": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Where is my order?"}],
+         "completion": "Tomorrow.", "rejected": "No idea.", "source": lineage},
+        {"prompt": [{"role": "user", "content": "How do I log in?"}], "completion": "With your name.",
+         "rating": 1, "user": "u7", "source": lineage | {"request": "req-2"}},
+    ]  # fmt: skip
+    path = jsonl(tmp_path / "traffic.jsonl", traffic)
+    code, result, out = run(python, tmp_path, path, validation=0, test=0)
+    assert (code, result["dropped"], result["pairs"]) == (0, 0, 1)
+    made = {row["source"]["request"]: row for row in lines(out / "train" / "data.jsonl")}
+    assert made["req-1"]["source"] == lineage
+    assert (made["req-1"]["completion"][0]["content"], made["req-1"]["rejected"]) == ("Tomorrow.", "No idea.")
+    assert (made["req-2"]["user"], "rejected" in made["req-2"]) == ("u1", False)
+
+
+@pytest.mark.slow
 def test_near_duplicates_are_those_that_comparing_all_pairs_finds(tmp_path: Path, python: Path) -> None:
     sentence = "where is my parcel please tell me soon because it was sent last week by your shop and so"
     words = sentence.split()

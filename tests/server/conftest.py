@@ -407,19 +407,26 @@ class FakeKernel:
     def __post_init__(self) -> None:
         self.calls = FakeCalls(self.jobs)
 
-    async def gateway_complete(self, body: dict[str, Any], caller: Caller) -> dict[str, Any]:
+    async def gateway_complete(
+        self, body: dict[str, Any], caller: Caller, *, request_id: str = "", keep: bool = True
+    ) -> dict[str, Any]:
         if body["model"] == "dear":
             raise OverBudget("No room for it")
         message = {"role": "assistant", "content": f"{caller.surface} {body['model']}"}
         return {"object": "chat.completion", "choices": [{"index": 0, "message": message}], "sent": body}
 
-    async def gateway_stream(self, body: dict[str, Any], caller: Caller) -> AsyncIterator[bytes]:
+    async def gateway_stream(
+        self, body: dict[str, Any], caller: Caller, *, request_id: str = "", keep: bool = True
+    ) -> AsyncIterator[bytes]:
         if body["model"] == "dear":
             raise OverBudget("No room for it")
         yield b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
         if body["model"] == "brittle":
             raise OverBudget("It ran out")
         yield b"data: [DONE]\n\n"
+
+    def gateway_feedback(self, said: dict[str, Any], caller: Caller) -> dict[str, Any]:
+        raise NotFound("request", str(said.get("request_id")))
 
 
 @dataclass
