@@ -386,7 +386,7 @@ def test_mixed_sources_become_splits_with_cards_and_nothing_is_lost(tmp_path: Pa
 def test_rows_of_traffic_keep_their_lineage_and_their_pairs(tmp_path: Path, python: Path) -> None:
     lineage = {"request": "req-1", "asked": "tickets", "model": "fine", "at": "2026-01-02T03:04:05+00:00"}
     traffic = [
-        {"prompt": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Where is my order?"}],
+        {"prompt": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Where is it?"}],
          "completion": "Tomorrow.", "rejected": "No idea.", "source": lineage},
         {"prompt": [{"role": "user", "content": "How do I log in?"}], "completion": "With your name.",
          "rating": 1, "user": "u7", "source": lineage | {"request": "req-2"}},
@@ -397,7 +397,7 @@ def test_rows_of_traffic_keep_their_lineage_and_their_pairs(tmp_path: Path, pyth
     made = {row["source"]["request"]: row for row in lines(out / "train" / "data.jsonl")}
     assert made["req-1"]["source"] == lineage
     assert (made["req-1"]["completion"][0]["content"], made["req-1"]["rejected"]) == ("Tomorrow.", "No idea.")
-    assert (made["req-2"]["user"], "rejected" in made["req-2"]) == ("u1", False)
+    assert (made["req-2"]["user"], made["req-2"].get("rejected") or "") == ("u1", "")
 
 
 @pytest.mark.slow
