@@ -132,11 +132,11 @@ class Traffic:
         self._write_now(list(self._pending.values()))
         return self._table.list(name, since)
 
-    def expire(self) -> None:
+    async def expire(self) -> None:
         """Let go of texts, and of what was said about them, that are older than `keep_days`."""
         before = time.time() - self._capture.keep_days * DAY_S
         self._judgements.forget(REQUESTS, before)
-        if gone := self._table.forget(before):
+        if gone := await asyncio.to_thread(self._table.forget, before):
             self._journal.append("traffic.expired", "traffic", "daemon", exchanges=gone)
 
     async def aclose(self) -> None:

@@ -224,11 +224,11 @@ async def test_what_is_too_old_goes_with_what_was_said_of_it(
         await client.say(ada, request_id, correction="a forgotten text")
         assert len(client.kept()) == 1
         traffic: Any = client.daemon._traffic
-        traffic.expire()
+        await traffic.expire()
         assert (len(client.kept()), len(client.daemon.judgements.list("request"))) == (1, 1)
         later = time.time() + 31 * 86_400
         monkeypatch.setattr("agentd.router.traffic.time.time", lambda: later)
-        traffic.expire()
+        await traffic.expire()
         assert (client.kept(), client.daemon.judgements.list("request")) == ([], [])
         assert b"forgotten" not in client.daemon.traffic_table.path.read_bytes()
 
