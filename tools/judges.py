@@ -161,6 +161,7 @@ def _spec(file: JudgeFile, identity: list[Any]) -> dict[str, Any]:
         "pairwise": file.pairwise,
         "against": file.against,
         "clip": file.clip,
+        "clipped": "of a conversation its beginning, of other parts their end",
         "max_tokens": file.max_tokens,
     }
 

@@ -39,7 +39,7 @@ def job_view(
         attempt=attempt.number if attempt else 0,
         attempts=_attempts(row),
         quote=row.quote,
-        progress={} if row.ended else redact(progress),
+        progress={} if row.ended or (seen and seen.ready) else redact(progress),
         result=row.result,
         approval=approval.id if approval else None,
         decided_by=approval.decided_by if approval else None,
