@@ -29,6 +29,7 @@ FOLDERS = ("tools", "policies", "adapters", "evals")
 _CONTENT = {
     "evals": "suite",
     "evals/judges": "judge",
+    "evals/prompts": "prompt",
     "evals/scorers": "scorer",
     "policies": "rule set",
     "policies/tests": "file of example calls",

@@ -98,7 +98,8 @@ def compared(one: Report, two: Report, margin: float | None = None, alpha: float
         margin=margin,
         alpha=alpha,
         verdict=verdict,
-        why=f"{why} ({result.method}, {1 - alpha:.0%} interval){_differently_scored(one, two)}",
+        why=f"{why} ({result.method}, {1 - alpha:.0%} interval)"
+        f"{_differently_scored(one, two)}{_differently_asked(one, two)}",
     )
 
 
@@ -128,6 +129,15 @@ def _differently_scored(one: Report, two: Report) -> str:
     scorers = {report.digests["scorer"] for report in (one, two) if "scorer" in report.digests}
     same = len(scorers) < 2
     return "" if same else "; they were scored by different versions of the scorer: evaluate both again"
+
+
+def _differently_asked(one: Report, two: Report) -> str:
+    """Which prompts the two were asked by, if not by the same."""
+    first, second = (report.meta.get("prompt", {}) for report in (one, two))
+    if first.get("digest") == second.get("digest"):
+        return ""
+    named = [f"{p['name']}@{p['digest'][:12]}" if p else "the suite's own" for p in (first, second)]
+    return f"; prompts differ: {named[0]} against {named[1]}"
 
 
 def _pairs(one: Report, two: Report) -> list[tuple[float, float]]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,6 +37,7 @@ from .identities import dearest, doubt_of, identity_of, models_behind, prices_of
 from .judges import Judge, check_fields, find_judge, standing_of
 from .leaks import refuse_leaks
 from .preflight import Difference, refuse_too_small, too_small
+from .prompts import PromptVersion, check_rows, find_prompt, remember
 from .scorers import Scorer, check_options, find_scorer
 from .suites import MetricFile, Suite, find_suite
 from .verdict import MAX_ERROR_SHARE
@@ -67,6 +68,9 @@ async def evaluate(
     suite: SuiteName,
     model: Annotated[str, Field(description="catalog model or alias; local ones must be served")],
     constrained: Annotated[bool, Field(description="enforce the suite's JSON Schema while decoding")] = False,
+    prompt: Annotated[
+        str, Field(description="a prompt of evals/prompts/, or NAME@DIGEST; the suite's own by default")
+    ] = "",
     label: Annotated[str, Field(description="a name for this report, to tell runs of one model apart")] = "",
     limit: Annotated[int, Field(ge=0, description="only the first so many rows; 0 for all")] = 0,
     concurrency: Annotated[int, Field(ge=1, le=256, description="requests under way at a time")] = 16,
@@ -88,11 +92,16 @@ async def evaluate(
     For public benchmarks use `evaluate_harness`; for a baseline without a generating model, `baseline`.
     """
     found = find_suite(ctx, suite)
+    version = find_prompt(ctx, prompt) if prompt else None
+    if version:
+        found = asked_with(found, version)
     if difference:
         refuse_too_small(ctx, found, difference, limit)
     if not off_target:
         refuse_off_target(found, limit or len(found.rows))
     measures = measures_of(ctx, found, unsandboxed=unsandboxed)
+    if version:
+        measures.digests["prompt"] = _digest_of([version.digest, found.file.max_tokens])
     if constrained and found.file.output_schema is None:
         raise InputError(f"The suite {found.name!r} has no output_schema", hint="Call without constrained")
     asked = [model, *dict.fromkeys(judge.file.model for judge in measures.judges.values())]
@@ -103,10 +112,15 @@ async def evaluate(
     small = "" if difference else too_small(ctx, found, limit)
     schema = found.file.output_schema if constrained else None
     prices = prices_of(every)
-    spec = _scoring(found, measures, model=model, label=label or ("constrained" if constrained else "")) | {
+    label = label or " ".join(
+        [*(["constrained"] if constrained else []), *([version.ref] if version else [])]
+    )
+    spec = _scoring(found, measures, model=model, label=label) | {
         "identity": identity_of(ctx, model),
         "system": found.file.prompt.system,
         "user": found.file.prompt.user,
+        "examples": version.file.turns if version else [],
+        "prompt": version.told if version else {},
         "schema": schema,
         "max_tokens": found.file.max_tokens,
         "temperature": found.file.temperature,
@@ -126,7 +140,8 @@ async def evaluate(
         "standings": {name: _told(ctx, judge) for name, judge in measures.judges.items()},
         "timing_key": f"{found.name}:{model}",
     }
-    quote, most = _evaluation_quote(found, rows, models, measures, concurrency)
+    shots = sum(len(turn["content"]) for turn in version.file.turns) if version else 0
+    quote, most = _evaluation_quote(found, rows, models, measures, concurrency, shots)
     basis = f"{quote.basis}; {small}" if small else quote.basis
     return Launch(
         recipe="evaluate",
@@ -139,6 +154,15 @@ async def evaluate(
         gateway=True,
         tokens_micro_usd=most,
     )
+
+
+def asked_with(suite: Suite, version: PromptVersion) -> Suite:
+    """The suite with its rows asked by that prompt. Raises `DataError` for a field that a row lacks."""
+    check_rows(version, suite)
+    prompt = suite.file.prompt.model_copy(
+        update={"system": version.file.system, "user": version.file.template}
+    )
+    return replace(suite, file=suite.file.model_copy(update={"prompt": prompt}))
 
 
 @dataclass(slots=True)
@@ -266,6 +290,7 @@ def _evaluation_quote(
     models: Mapping[str, Sequence[Model]],
     measures: Measures,
     concurrency: int,
+    shots: int = 0,
 ) -> tuple[Quote, int]:
     """With what the requests may cost at most: every answer as long as it may be, some asked twice.
 
@@ -273,7 +298,7 @@ def _evaluation_quote(
     cheaper. What a local model's service costs is on the service's own quote.
     """
     answering, file = next(iter(models.values())), suite.file
-    prompt = len(file.prompt.system) + len(file.prompt.user)
+    prompt = len(file.prompt.system) + len(file.prompt.user) + shots
     asked = [*rows, *suite.redteam]
     schema = len(json.dumps(file.output_schema or {}))
     tokens_in = sum(20 + (prompt + len(row["input"])) / CHARACTERS_PER_TOKEN for row in asked) * file.samples
@@ -405,6 +430,8 @@ def report_of(ctx: Context, finished: Finished) -> dict[str, Any]:
     """Keep what was measured as a report. Its id comes from the job's: twice gives the same one."""
     spec, result = finished.spec, finished.result
     metrics = tuple(_metric(each, spec) for each in result["metrics"])
+    if told := spec.get("prompt"):
+        remember(ctx, told)
     first = metrics[0]
     assert first.score is not None, "a recipe ends with an error when no row has a score"
     assert first.low is not None
@@ -486,11 +513,13 @@ def _meta(ctx: Context, finished: Finished, first: Metric) -> dict[str, Any]:
     spec, result = finished.spec, finished.result
     taken = (
         "tokens_per_s p50_s p95_s first_p50_s first_p95_s seconds input_tokens output_tokens micro_usd "
-        "spent_micro_usd asked cached cut_short models fields slices versions"
+        "spent_micro_usd asked cached cut_short models fields slices versions rendered_sha256"
     )
     given = "temperature samples seed limit max_tokens gate"
     meta: dict[str, Any] = {name: result[name] for name in taken.split() if name in result}
     meta |= {name: spec[name] for name in given.split() if name in spec}
+    if told := spec.get("prompt"):
+        meta["prompt"] = {name: told[name] for name in ("name", "digest")}
     meta["constrained"] = bool(spec.get("schema"))
     if (finished.out / "redteam.jsonl").exists():
         meta["redteam_rows"] = str(_kept_rows(ctx, finished, "redteam"))

@@ -61,6 +61,7 @@ def evals() -> None:
 @click.option("--baseline", "baselines", multiple=True, metavar="REF", help="Report id, model@suite or FILE.")
 @click.option("--gate", "gated", is_flag=True, help="Exit 10 when worse, 11 inconclusive, 12 broken.")
 @click.option("--constrained", is_flag=True, help="Enforce the suite's JSON Schema.")
+@click.option("--prompt", default="", help="Ask by this prompt: NAME or NAME@DIGEST.")
 @click.option("--limit", type=int, default=0, help="Only the first so many rows.")
 @click.option("--difference", type=float, default=0.0, help="Refuse suites too small to show it.")
 @click.option("--concurrency", type=int, default=16, show_default=True, help="Requests at a time.")
@@ -74,6 +75,7 @@ def run(
     baselines: tuple[str, ...],
     gated: bool,
     constrained: bool,
+    prompt: str,
     limit: int,
     difference: float,
     concurrency: int,
@@ -101,7 +103,7 @@ def run(
     known = [_reference(client, each) for each in baselines]
     options = {
         "model": model, "constrained": constrained, "limit": limit, "concurrency": concurrency,
-        "difference": difference,
+        "difference": difference, "prompt": prompt,
     }  # fmt: skip
     made: list[str] = []
     try:

@@ -19,6 +19,7 @@ SPEC
     inputs.redteam    more such rows, scored apart (optional)
     model             model or alias; null: the rows have an "output" each, and are only scored
     system, user      the prompt; {name} in `user` stands for a field of the row
+    examples          messages between the two, as few-shot turns (optional)
     schema            JSON Schema that answers must follow (constrained decoding), or null
     max_tokens, temperature (0), seed (0), samples (1) of each row, logprobs (false), stream (false)
     concurrency (16), limit (0: all rows)
@@ -41,7 +42,8 @@ OUT
     redteam.jsonl     the same of the red-team rows
     result.json       n, answered, errors, cached, seconds, input_tokens, output_tokens, tokens_per_s, p50_s,
                       p95_s, first_p50_s, first_p95_s, micro_usd, spent_micro_usd, cut_short, models (who
-                      said it answered), metrics, slices and redteam as in evals/scoring.py, versions
+                      said it answered), rendered_sha256 (of the messages of all rows), metrics, slices and
+                      redteam as in evals/scoring.py, versions
 
 An answer is kept the moment it has come, by the digest of model, messages and options, so one that was
 kept is never asked for again: not after kill -9, not by another run, not to be scored otherwise. What is
@@ -161,7 +163,13 @@ def messages_of(spec: Mapping[str, Any], row: Row) -> list[dict[str, str]]:
 
     messages = [{"role": "system", "content": spec["system"]}] if spec.get("system") else []
     user = re.sub(r"\{(\w+)\}", filled, spec.get("user", "{input}"))
-    return [*messages, {"role": "user", "content": user}]
+    return [*messages, *spec.get("examples", ()), {"role": "user", "content": user}]
+
+
+def rendered(spec: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    """The SHA-256 of all that the rows are asked in, as it is sent."""
+    said = json.dumps([messages_of(spec, row) for row in rows], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def questions_of(spec: Mapping[str, Any], row: Row) -> list[Question]:
@@ -793,9 +801,12 @@ def evaluate(spec: Mapping[str, Any], out: Path) -> dict[str, Any]:
     scoring = Scoring(spec) if spec.get("metrics") else None  # a scorer that is wrong is told before asking
     rows = read_rows(Path(inputs["rows"]), spec.get("limit", 0))
     redteam = read_rows(Path(inputs["redteam"]), spec.get("limit", 0)) if "redteam" in inputs else []
+    asked_in = rendered(spec, rows)
     started = time.monotonic()
     desk = asyncio.run(collect(spec, rows, redteam, out))
     result = summary(rows, desk, time.monotonic() - started, spec.get("prices", {}))
+    if spec.get("model"):
+        result["rendered_sha256"] = asked_in
     if not result["answered"]:
         why = rows[0]["error"] if rows else "there are no rows"
         raise Hopeless(

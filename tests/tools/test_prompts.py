@@ -1,0 +1,163 @@
+"""tools/prompts.py on a real daemon's state, and prompts as a real endpoint is asked by them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentd.config import Config
+from agentd.context import Context
+from agentd.daemon import Daemon
+from agentd.errors import DataError, NotFound
+from agentd.policy.callers import Caller
+from agentd.sdk import Finished, Launch, Model
+from tests.recipes.test_evaluate import echo, run, serving, written
+
+SUITE = """\
+suite: capitals
+description: d
+inclusion: i
+source: s
+licence: CC0-1.0
+data: capitals.jsonl
+metric: exact_match
+scorer: exact_text
+"""
+ROWS = [{"id": str(n), "input": f"country {n}", "expected": "x"} for n in range(3)]
+BRIEF = """\
+name: brief
+description: few words
+system: Answer.
+template: "Capital of {input}?"
+examples:
+  - {input: Peru, output: Lima}
+"""
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    evals = tmp_path / "mine/evals"
+    (evals / "prompts").mkdir(parents=True)
+    (evals / "capitals.yaml").write_text(SUITE)
+    (evals / "capitals.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (evals / "prompts/brief.yaml").write_text(BRIEF)
+    return evals / "prompts"
+
+
+@pytest.fixture
+def ctx(prompts: Path, tmp_path: Path) -> Iterator[Context]:
+    far = Model(
+        name="far",
+        kind="frontier",
+        endpoint="http://127.0.0.1:9/v1",
+        input_micro_usd_per_mtok=0,
+        output_micro_usd_per_mtok=0,
+    )
+    roots = (tmp_path / "mine",)
+    config = Config(state_dir=tmp_path / "state", cache_dir=tmp_path / "cache", roots=roots, models=(far,))
+    daemon = Daemon(config, url="http://127.0.0.1:9")
+    yield daemon.calls.context(Caller("ann", "operate", "cli", tmp_path, is_agent=False))
+    asyncio.run(daemon.aclose())
+
+
+def call(ctx: Context, tool: str, **arguments: Any) -> Any:
+    found = ctx.plugins.tools()[tool]  # type: ignore[attr-defined]
+    checked = found.arguments(**arguments)
+    return asyncio.run(
+        found.handler(ctx, **{name: getattr(checked, name) for name in type(checked).model_fields})
+    )
+
+
+def evaluated(ctx: Context, folder: Path, job: str, **arguments: Any) -> str:
+    """The id of the report of a launch that was carried out: the recipe, and a real endpoint."""
+    launch: Launch = call(ctx, "evaluate", suite="capitals", model="far", **arguments)
+    out = folder / job
+    out.mkdir()
+    inputs = {name: str(path) for name, path in launch.inputs.items()}
+    with serving(echo) as endpoint:
+        spec = {**launch.spec, "inputs": inputs, "answers": str(out / "answers.sqlite")}
+        code, _, stderr = run(out, endpoint.url, ROWS, **spec)
+        asked = [body["messages"] for body in endpoint.asked]
+    assert code == 0, stderr
+    result, _ = written(out)
+    (folder / f"{job}.json").write_text(json.dumps(asked))
+    done = ctx.plugins.tools()["evaluate"].on_done  # type: ignore[attr-defined]
+    return done(ctx, Finished(job, launch.spec, result, out / "out", 1.0))["report"]
+
+
+def test_a_prompt_is_what_the_model_is_asked_and_the_report_pins_it(ctx: Context, tmp_path: Path) -> None:
+    report = ctx.reports.get(evaluated(ctx, tmp_path, "one", prompt="brief"))
+    asked = sorted(json.loads((tmp_path / "one.json").read_text()), key=lambda each: each[-1]["content"])
+    assert asked[1] == [
+        {"role": "system", "content": "Answer."},
+        {"role": "user", "content": "Capital of Peru?"},
+        {"role": "assistant", "content": "Lima"},
+        {"role": "user", "content": "Capital of country 1?"},
+    ]
+    (row,) = call(ctx, "list_prompts").prompts
+    assert report.meta["prompt"] == {"name": "brief", "digest": row.digest}
+    assert len(report.meta["rendered_sha256"]) == 64
+    assert (row.current, row.reports) == (True, [report.id])
+    page = asyncio.run(ctx.call("report_page", {"report": report.id, "format": "html"})).text
+    assert row.digest in page
+    assert report.meta["rendered_sha256"] in page
+
+
+def test_two_prompts_on_one_suite_are_compared_and_named(ctx: Context, tmp_path: Path) -> None:
+    one = evaluated(ctx, tmp_path, "one", prompt="brief")
+    two = evaluated(ctx, tmp_path, "two")
+    (row,) = call(ctx, "list_prompts").prompts
+    told = asyncio.run(ctx.call("compare", {"candidate": one, "baseline": two}))
+    assert f"prompts differ: {row.prompt} against the suite's own" in told.why
+    assert "prompts differ" not in asyncio.run(ctx.call("compare", {"candidate": one, "baseline": one})).why
+    hashes = {ctx.reports.get(each).meta["rendered_sha256"] for each in (one, two)}
+    assert len(hashes) == 2
+
+
+def test_a_version_that_was_evaluated_can_be_asked_again_after_an_edit(
+    ctx: Context, prompts: Path, tmp_path: Path
+) -> None:
+    evaluated(ctx, tmp_path, "one", prompt="brief")
+    (old,) = call(ctx, "list_prompts").prompts
+    (prompts / "brief.yaml").write_text(BRIEF.replace("Answer.", "Answer in a word 😀."))
+    new, kept = call(ctx, "list_prompts").prompts
+    assert (new.current, kept.current, kept.digest) == (True, False, old.digest)
+    assert call(ctx, "show_prompt", prompt=old.prompt).system == "Answer."
+    assert "+system: Answer in a word" in call(ctx, "diff_prompts", a=old.prompt, b="brief").diff
+    assert call(ctx, "evaluate", suite="capitals", model="far", prompt=old.prompt).spec["system"] == "Answer."
+    evaluated(ctx, tmp_path, "two", prompt="brief")
+    (prompts / "brief.yaml").unlink()
+    assert "😀" in call(ctx, "show_prompt", prompt=new.prompt).system
+    with pytest.raises(NotFound, match="brief@000000"):
+        call(ctx, "show_prompt", prompt="brief@000000")
+
+
+def test_only_content_changes_a_digest(ctx: Context, prompts: Path) -> None:
+    def digest(text: str) -> str:
+        (prompts / "brief.yaml").write_text(text)
+        return call(ctx, "show_prompt", prompt="brief").digest
+
+    first = digest(BRIEF)
+    assert digest(f"# a comment\n{BRIEF.replace('few words', 'other words')}") == first
+    changes = [("Answer.", "Reply."), ("Capital", "Capitol"), ("output: Lima", "output: Cusco")]
+    assert len({first, *(digest(BRIEF.replace(old, new)) for old, new in changes)}) == 4
+
+
+def test_a_field_that_rows_do_not_have_is_told_by_file_and_line_before_anything_is_asked(
+    ctx: Context, prompts: Path
+) -> None:
+    path = prompts / "brief.yaml"
+    path.write_text('name: brief\n\ntemplate: "Capital of {land}?"\n')
+    with pytest.raises(DataError) as caught:
+        call(ctx, "evaluate", suite="capitals", model="far", prompt="brief")
+    assert (caught.value.path, caught.value.line, caught.value.field) == (str(path), 3, "template")
+    assert "{land}" in caught.value.message
+    assert caught.value.hint == "Fields there: expected, id, input"
+    path.write_text(BRIEF.replace("{input: Peru,", "{country: Peru,"))
+    with pytest.raises(DataError, match=r"brief.yaml:5: examples.0: has no 'input'"):
+        call(ctx, "show_prompt", prompt="brief")
