@@ -133,11 +133,8 @@ def _differently_scored(one: Report, two: Report) -> str:
 
 def _differently_asked(one: Report, two: Report) -> str:
     """Which prompts the two were asked by, if not by the same."""
-    first, second = (report.meta.get("prompt", {}) for report in (one, two))
-    if first.get("digest") == second.get("digest"):
-        return ""
-    named = [f"{p['name']}@{p['digest'][:12]}" if p else "the suite's own" for p in (first, second)]
-    return f"; prompts differ: {named[0]} against {named[1]}"
+    first, second = (str(report.meta.get("prompt") or "the suite's own") for report in (one, two))
+    return "" if first == second else f"; prompts differ: {first} against {second}"
 
 
 def _pairs(one: Report, two: Report) -> list[tuple[float, float]]:

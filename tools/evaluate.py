@@ -519,7 +519,7 @@ def _meta(ctx: Context, finished: Finished, first: Metric) -> dict[str, Any]:
     meta: dict[str, Any] = {name: result[name] for name in taken.split() if name in result}
     meta |= {name: spec[name] for name in given.split() if name in spec}
     if told := spec.get("prompt"):
-        meta["prompt"] = {name: told[name] for name in ("name", "digest")}
+        meta["prompt"] = f"{told['name']}@{told['digest']}"
     meta["constrained"] = bool(spec.get("schema"))
     if (finished.out / "redteam.jsonl").exists():
         meta["redteam_rows"] = str(_kept_rows(ctx, finished, "redteam"))

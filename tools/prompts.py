@@ -230,7 +230,9 @@ def _kept(ctx: Context) -> list[PromptVersion]:
 
 
 def _row(ctx: Context, version: PromptVersion, *, current: bool) -> PromptRow:
-    made = [r.id for r in ctx.reports.list() if r.meta.get("prompt", {}).get("digest") == version.digest]
+    made = [
+        r.id for r in ctx.reports.list() if r.meta.get("prompt") == f"{version.file.name}@{version.digest}"
+    ]
     return PromptRow(
         prompt=version.ref,
         name=version.file.name,

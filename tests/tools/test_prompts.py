@@ -100,7 +100,7 @@ def test_a_prompt_is_what_the_model_is_asked_and_the_report_pins_it(ctx: Context
         {"role": "user", "content": "Capital of country 1?"},
     ]
     (row,) = call(ctx, "list_prompts").prompts
-    assert report.meta["prompt"] == {"name": "brief", "digest": row.digest}
+    assert report.meta["prompt"] == f"brief@{row.digest}"
     assert len(report.meta["rendered_sha256"]) == 64
     assert (row.current, row.reports) == (True, [report.id])
     page = asyncio.run(ctx.call("report_page", {"report": report.id, "format": "html"})).text
@@ -113,7 +113,7 @@ def test_two_prompts_on_one_suite_are_compared_and_named(ctx: Context, tmp_path:
     two = evaluated(ctx, tmp_path, "two")
     (row,) = call(ctx, "list_prompts").prompts
     told = asyncio.run(ctx.call("compare", {"candidate": one, "baseline": two}))
-    assert f"prompts differ: {row.prompt} against the suite's own" in told.why
+    assert f"prompts differ: brief@{row.digest} against the suite's own" in told.why
     assert "prompts differ" not in asyncio.run(ctx.call("compare", {"candidate": one, "baseline": one})).why
     hashes = {ctx.reports.get(each).meta["rendered_sha256"] for each in (one, two)}
     assert len(hashes) == 2
