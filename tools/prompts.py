@@ -117,6 +117,7 @@ class PromptList(BaseModel):
 
 
 class PromptShown(PromptRow):
+    path: str = Field(default="", description="the file that has this name now, whatever version it holds")
     system: str
     template: str
     examples: list[dict[str, Any]] = []
@@ -146,9 +147,10 @@ async def show_prompt(ctx: Context, *, prompt: Ref) -> PromptShown:
     """Show one version of a prompt, also one whose file was edited since it was evaluated."""
     version = find_prompt(ctx, prompt)
     names = ctx.plugins.names("evals/prompts", ".yaml")
-    current = version.file.name in names and _read(ctx, version.file.name).digest == version.digest
+    now = _read(ctx, version.file.name) if version.file.name in names else None
+    row = _row(ctx, version, current=now is not None and now.digest == version.digest)
     file = version.file.model_dump(mode="json", include={"system", "template", "examples"})
-    return PromptShown(**_row(ctx, version, current=current).model_dump(), **file)
+    return PromptShown(**row.model_dump(), **file, path=str(now.path) if now else "")
 
 
 @tool(title="Tell two prompts apart", result=PromptDiff, read_only=True, idempotent=True, listed=False)

@@ -35,6 +35,7 @@ COMMANDS = {
     "notify": "agentd.cli.notify:notify",
     "models": "agentd.cli.look:models",
     "eval": "agentd.cli.evals:evals",
+    "prompt": "agentd.cli.prompts:prompt",
     "data": "agentd.cli.data:data",
     "reports": "agentd.cli.look:reports",
     "why": "agentd.cli.look:why",

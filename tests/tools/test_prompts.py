@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 
-from agentd.config import Config
+from agentd.cli import prompts as commands
+from agentd.cli.app import app
 from agentd.context import Context
-from agentd.daemon import Daemon
 from agentd.errors import DataError, NotFound
-from agentd.policy.callers import Caller
 from agentd.sdk import Finished, Launch, Model
 from tests.recipes.test_evaluate import echo, run, serving, written
+from tests.tools.conftest import OpenDaemon, call, context_of
 
 SUITE = """\
 suite: capitals
@@ -50,7 +52,7 @@ def prompts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ctx(prompts: Path, tmp_path: Path) -> Iterator[Context]:
+def ctx(prompts: Path, open_daemon: OpenDaemon, tmp_path: Path) -> Context:
     far = Model(
         name="far",
         kind="frontier",
@@ -58,19 +60,7 @@ def ctx(prompts: Path, tmp_path: Path) -> Iterator[Context]:
         input_micro_usd_per_mtok=0,
         output_micro_usd_per_mtok=0,
     )
-    roots = (tmp_path / "mine",)
-    config = Config(state_dir=tmp_path / "state", cache_dir=tmp_path / "cache", roots=roots, models=(far,))
-    daemon = Daemon(config, url="http://127.0.0.1:9")
-    yield daemon.calls.context(Caller("ann", "operate", "cli", tmp_path, is_agent=False))
-    asyncio.run(daemon.aclose())
-
-
-def call(ctx: Context, tool: str, **arguments: Any) -> Any:
-    found = ctx.plugins.tools()[tool]  # type: ignore[attr-defined]
-    checked = found.arguments(**arguments)
-    return asyncio.run(
-        found.handler(ctx, **{name: getattr(checked, name) for name in type(checked).model_fields})
-    )
+    return context_of(open_daemon(roots=(prompts.parents[1],), models=(far,)), tmp_path)
 
 
 def evaluated(ctx: Context, folder: Path, job: str, **arguments: Any) -> str:
@@ -161,3 +151,44 @@ def test_a_field_that_rows_do_not_have_is_told_by_file_and_line_before_anything_
     path.write_text(BRIEF.replace("{input: Peru,", "{country: Peru,"))
     with pytest.raises(DataError, match=r"brief.yaml:5: examples.0: has no 'input'"):
         call(ctx, "show_prompt", prompt="brief")
+
+
+# --- on the command line --------------------------------------------------------------------
+
+
+@pytest.fixture
+def agentd(ctx: Context, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """``agentd("list")``: a command about prompts, its calls answered by the tools themselves."""
+    client = SimpleNamespace(call=lambda tool, given: call(ctx, tool, **given).model_dump())
+    monkeypatch.setattr(commands, "connect", lambda: client)
+    return lambda *words: CliRunner().invoke(app, ["prompt", *words])
+
+
+def test_an_earlier_version_comes_back_and_one_that_nobody_evaluated_is_not_written_over(
+    ctx: Context, prompts: Path, tmp_path: Path, agentd: Callable[..., Result]
+) -> None:
+    evaluated(ctx, tmp_path, "job-1", prompt="brief")
+    first, file = call(ctx, "show_prompt", prompt="brief").prompt, prompts / "brief.yaml"
+    file.write_text(BRIEF.replace("Answer.", "Answer briefly."))
+    assert "-system: Answer." in agentd("diff", first, "brief").output
+    assert "earlier" in agentd("list").output
+
+    refused = agentd("rollback", first)
+    assert refused.exit_code != 0
+    assert "never evaluated, and would be lost" in refused.output
+    assert "briefly" in file.read_text()
+
+    assert agentd("rollback", first, "--force").exit_code == 0
+    assert call(ctx, "show_prompt", prompt="brief").prompt == first
+    assert "holds" in agentd("rollback", first).output
+
+
+def test_a_version_whose_file_is_gone_is_written_where_it_is_wanted(
+    ctx: Context, prompts: Path, tmp_path: Path, agentd: Callable[..., Result]
+) -> None:
+    evaluated(ctx, tmp_path, "job-1", prompt="brief")
+    first, file = call(ctx, "show_prompt", prompt="brief").prompt, prompts / "brief.yaml"
+    file.unlink()
+    assert "Name one with --to" in agentd("rollback", first).output
+    assert agentd("rollback", first, "--to", str(file)).exit_code == 0
+    assert call(ctx, "show_prompt", prompt="brief").prompt == first
