@@ -16,9 +16,9 @@ from agentd.cli import prompts as commands
 from agentd.cli.app import app
 from agentd.context import Context
 from agentd.errors import DataError, NotFound
-from agentd.sdk import Finished, Launch, Model
+from agentd.sdk import Launch, Model
 from tests.recipes.test_evaluate import echo, run, serving, written
-from tests.tools.conftest import OpenDaemon, call, context_of
+from tests.tools.conftest import OpenDaemon, call, context_of, finish
 
 SUITE = """\
 suite: capitals
@@ -77,7 +77,7 @@ def evaluated(ctx: Context, folder: Path, job: str, **arguments: Any) -> str:
     result, _ = written(out)
     (folder / f"{job}.json").write_text(json.dumps(asked))
     done = ctx.plugins.tools()["evaluate"].on_done  # type: ignore[attr-defined]
-    return done(ctx, Finished(job, launch.spec, result, out / "out", 1.0))["report"]
+    return finish(ctx, "evaluate", launch, out / "out", result, job)["report"]
 
 
 def test_a_prompt_is_what_the_model_is_asked_and_the_report_pins_it(ctx: Context, tmp_path: Path) -> None:
