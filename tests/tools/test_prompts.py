@@ -76,7 +76,6 @@ def evaluated(ctx: Context, folder: Path, job: str, **arguments: Any) -> str:
     assert code == 0, stderr
     result, _ = written(out)
     (folder / f"{job}.json").write_text(json.dumps(asked))
-    done = ctx.plugins.tools()["evaluate"].on_done  # type: ignore[attr-defined]
     return finish(ctx, "evaluate", launch, out / "out", result, job)["report"]
 
 
