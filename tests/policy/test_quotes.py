@@ -82,7 +82,7 @@ def test_after_five_jobs_half_of_the_quotes_are_within_a_fifth_and_the_interval_
     dice = random.Random(20261122)
     errors: list[float] = []
     within: list[bool] = []
-    for _ in range(60):
+    for _ in range(30):
         ratios = noise(dice)
 
         def job() -> tuple[float, float]:
