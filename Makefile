@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+FAST := -n 2 --dist loadfile -m "not slow and not inspector"
 export AGENTD_CACHE ?= $(CURDIR)/build/cache
 
 .PHONY: demo test fast check format bench chaos clean help
@@ -22,10 +23,11 @@ demo: $(VENV)/.ready  ## from a small open model to a served one of our own (abo
 	$(BIN)/agentd demo
 
 test: $(VENV)/.ready check  ## everything a fresh machine must pass, a shortened real journey included
-	$(BIN)/pytest
+	$(BIN)/pytest $(FAST)
+	$(BIN)/pytest -m "slow or inspector"
 
 fast: $(VENV)/.ready  ## the tests that need no recipe environment (about a minute)
-	$(BIN)/pytest -m "not slow and not inspector"
+	$(BIN)/pytest $(FAST)
 
 check: $(VENV)/.ready  ## format, lint, types
 	$(BIN)/ruff format --check .
