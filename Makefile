@@ -26,7 +26,7 @@ test: $(VENV)/.ready check  ## everything a fresh machine must pass, a shortened
 	$(BIN)/pytest $(FAST)
 	$(BIN)/pytest -m "slow or inspector"
 
-fast: $(VENV)/.ready  ## the tests that need no recipe environment (about a minute)
+fast: $(VENV)/.ready  ## the tests that need no recipe environment (about four minutes)
 	$(BIN)/pytest $(FAST)
 
 check: $(VENV)/.ready  ## format, lint, types
@@ -45,7 +45,7 @@ bench: $(VENV)/.ready  ## figures, each beside a named baseline in the same run
 	$(BIN)/agentd bench jobs
 	$(BIN)/agentd bench leaks
 
-chaos: $(VENV)/.ready  ## kill the daemon and its shims a few thousand times, and count (about 15 minutes)
+chaos: $(VENV)/.ready  ## kill the daemon and its shims a few thousand times, and count (ends by itself, within 40 minutes)
 	$(BIN)/python tests/crash/chaos.py
 
 clean:          ## stop what runs from here, and remove everything that was built

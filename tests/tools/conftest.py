@@ -16,6 +16,16 @@ from agentd.policy.callers import Caller
 from agentd.sdk import Finished, Launch
 
 OpenDaemon = Callable[..., Daemon]
+SUITE = """\
+suite: capitals
+description: d
+inclusion: i
+source: s
+licence: CC0-1.0
+data: capitals.jsonl
+metric: exact_match
+scorer: exact_text
+"""
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from agentd.context import Context
 from agentd.errors import Conflict, DataError, InputError
 from agentd.plugins import Plugins, bundled_root
 from agentd.sdk import Model
-from tests.tools.conftest import OpenDaemon, call, context_of, finish
+from tests.tools.conftest import SUITE, OpenDaemon, call, context_of, finish
 
 weights = Plugins((bundled_root(),)).module("tools", "weights")
 training = Plugins((bundled_root(),)).module("tools", "finetune")
@@ -29,16 +29,6 @@ CONFIG = {
     "head_dim": 64,
     "vocab_size": 49152,
 }
-SUITE = """\
-suite: capitals
-description: d
-inclusion: i
-source: s
-licence: CC0-1.0
-data: capitals.jsonl
-metric: exact_match
-scorer: exact_text
-"""
 
 
 def model_folder(path: Path, **config: Any) -> Path:

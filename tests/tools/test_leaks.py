@@ -14,7 +14,7 @@ from agentd.context import Context
 from agentd.errors import InputError, NotFound
 from agentd.plugins import Plugins, bundled_root
 from agentd.sdk import Launch, Model
-from tests.tools.conftest import OpenDaemon, call, context_of, finish
+from tests.tools.conftest import SUITE, OpenDaemon, call, context_of, finish
 
 datasets, leaks = (Plugins((bundled_root(),)).module("tools", name) for name in ("datasets", "leaks"))
 
@@ -63,18 +63,6 @@ def test_thirteen_words_are_found_wherever_they_stand(before: int, start: int, w
     text = " ".join([*(f"b{n}" for n in range(before)), *taken, "after"])
     whole = len(taken) >= min(13, words)
     assert bool(leaks.copies([example(text)], [("r", " ".join(row))])) == whole
-
-
-SUITE = """\
-suite: capitals
-description: d
-inclusion: i
-source: s
-licence: CC0-1.0
-data: capitals.jsonl
-metric: exact_match
-scorer: exact_text
-"""
 
 
 @pytest.fixture

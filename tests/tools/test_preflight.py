@@ -13,19 +13,9 @@ import pytest
 from agentd.context import Context
 from agentd.errors import InputError, NotFound
 from agentd.sdk import Launch, Model, Report
-from tests.tools.conftest import OpenDaemon, call, context_of
+from tests.tools.conftest import SUITE, OpenDaemon, call, context_of
 
 ROWS = 200
-SUITE = """\
-suite: capitals
-description: d
-inclusion: i
-source: s
-licence: CC0-1.0
-data: capitals.jsonl
-metric: exact_match
-scorer: exact_text
-"""
 
 
 @pytest.fixture

@@ -18,18 +18,8 @@ from agentd.context import Context
 from agentd.errors import DataError, NotFound
 from agentd.sdk import Launch, Model
 from tests.recipes.test_evaluate import echo, run, serving, written
-from tests.tools.conftest import OpenDaemon, call, context_of, finish
+from tests.tools.conftest import SUITE, OpenDaemon, call, context_of, finish
 
-SUITE = """\
-suite: capitals
-description: d
-inclusion: i
-source: s
-licence: CC0-1.0
-data: capitals.jsonl
-metric: exact_match
-scorer: exact_text
-"""
 ROWS = [{"id": str(n), "input": f"country {n}", "expected": "x"} for n in range(3)]
 BRIEF = """\
 name: brief
