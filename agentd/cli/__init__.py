@@ -5,6 +5,7 @@ client.py     finding (or starting) the daemon, and talking to it
 show.py       tables, progress, figures
 follow.py     watching a job or a run until its end, asking at a terminal on the way
 serve.py      serve, stop, mcp        call.py       call, run, runs
+loading.py    importing much in little time, for serve
 jobs.py       jobs                    approvals.py  approvals, approve, deny
 policy.py     policy explain, test    tokens.py     token create, list, revoke
 look.py       models, why, reports

@@ -14,6 +14,7 @@ import click
 
 from agentd import locations
 from agentd.cli.client import client_of, stop_daemon
+from agentd.cli.loading import loading
 from agentd.errors import Busy
 from agentd.lock import hold
 
@@ -42,14 +43,15 @@ def serve(path: Path | None, port: int | None, policy: str | None, verbose: bool
     level = logging.INFO if verbose else logging.WARNING
     logging.basicConfig(level=level)
     held = _hold_early(path)
-    import asyncio
+    with loading():
+        import asyncio
 
-    from agentd.config import load_config
-    from agentd.redaction import Redacting
+        from agentd.config import load_config
+        from agentd.redaction import Redacting
 
+        config = load_config(path, port=port, policy=policy)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(Redacting("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    config = load_config(path, port=port, policy=policy)
     lock = held.get(config.state_dir)
     with contextlib.suppress(KeyboardInterrupt), asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(config, lock))
@@ -66,15 +68,16 @@ def _hold_early(path: Path | None) -> dict[Path, int]:
 
 
 async def _serve(config: Config, lock: int | None) -> None:
-    from agentd.daemon import Daemon
-    from agentd.server.app import http_server
-    from agentd.server.auth import Gate
-
     lock = hold(config.state_dir) if lock is None else lock
-    listener = _listen(config)
-    host, port = listener.getsockname()[:2]
-    url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-    daemon = Daemon(config, url=url, lock=lock)
+    with loading():
+        from agentd.daemon import Daemon
+        from agentd.server.app import http_server
+        from agentd.server.auth import Gate
+
+        listener = _listen(config)
+        host, port = listener.getsockname()[:2]
+        url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+        daemon = Daemon(config, url=url, lock=lock)
     _port_file(config).write_text(str(port), encoding="ascii")
     server = http_server(daemon, Gate.around(config.server.host, config.server.hosts, config.server.origins))
     await daemon.start()

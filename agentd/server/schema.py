@@ -7,9 +7,11 @@ for each place): the kernel checks arguments and results against the models them
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, cast
 
 from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema
 
 __all__ = ["input_schema", "output_schema"]
 
@@ -17,15 +19,23 @@ Schema = dict[str, Any]
 LONGEST_ENUM = 10
 
 
+class _Generator(GenerateJsonSchema):
+    """Defaults that are JSON already are taken as they are: a serializer for each is half of the work."""
+
+    def encode_default(self, dft: Any) -> Any:
+        return dft if dft is None or type(dft) in (bool, int, str) else super().encode_default(dft)
+
+
 def input_schema(model: type[BaseModel]) -> Schema:
     """The arguments: ``$defs`` inlined (but for recursive ones), no titles, optional instead of null."""
-    schema = model.model_json_schema()
+    schema = model.model_json_schema(schema_generator=_Generator)
     return {"type": "object", **_shrink(schema, schema.get("$defs", {}), ())}
 
 
+@cache  # tools that launch something share theirs
 def output_schema(model: type[BaseModel]) -> Schema:
     """The result, one level deep: names and types. A field that is null is left out of the answer."""
-    schema = model.model_json_schema()
+    schema = model.model_json_schema(schema_generator=_Generator)
     defs, fields = schema.get("$defs", {}), schema.get("properties", {})
     required = [name for name in schema.get("required", []) if not _is_nullable(fields[name])]
     outline = {name: _outline(field, defs) for name, field in fields.items()}

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlite_utils import Database
 
 from agentd.errors import DiskFull, Unavailable
-from agentd.store import Store
-from agentd.store.database import dumps, reading
+from agentd.store import Store, schema
+from agentd.store.database import MIGRATIONS, dumps, reading
 from agentd.store.jobs import JobTable
 from agentd.store.tokens import TokenTable
 
@@ -173,3 +176,17 @@ def test_a_reading_connection_cannot_write(store: Store, path: Path) -> None:
         assert connection.execute("SELECT hash FROM tokens").fetchall() == [("a",)]
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             connection.execute("DELETE FROM tokens")
+
+
+def test_migrations_are_counted() -> None:
+    assert len(list(schema.migrations.pending(Database(memory=True)))) == MIGRATIONS
+
+
+def test_a_database_that_is_up_to_date_is_opened_without_loading_migrations(path: Path) -> None:
+    Store(path).close()
+    program = (
+        "import sys; from pathlib import Path; from agentd.store import Store;"
+        "Store(Path(sys.argv[1])).close(); print('sqlite_utils' in sys.modules)"
+    )
+    again = [sys.executable, "-c", program, str(path)]
+    assert subprocess.run(again, capture_output=True, text=True, check=True).stdout.strip() == "False"
