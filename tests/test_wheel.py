@@ -56,6 +56,7 @@ def test_the_four_folders_travel_inside_the_package(names: list[str]) -> None:
         "tools/recipes/finetune.py",
         "tools/plans/tickets.yaml",
         "policies/default.yaml",
+        "evals/prompts/tickets-brief.yaml",
         "evals/tickets.yaml",
     )
     assert {f"agentd/_bundled/{path}" for path in some} <= set(names)

@@ -53,6 +53,11 @@ def ctx(prompts: Path, open_daemon: OpenDaemon, tmp_path: Path) -> Context:
     return context_of(open_daemon(roots=(prompts.parents[1],), models=(far,)), tmp_path)
 
 
+def versions(ctx: Context) -> list[Any]:
+    """Those of the prompt made here; one comes with the project."""
+    return [each for each in call(ctx, "list_prompts").prompts if each.prompt.startswith("brief@")]
+
+
 def evaluated(ctx: Context, folder: Path, job: str, **arguments: Any) -> str:
     """The id of the report of a launch that was carried out: the recipe, and a real endpoint."""
     launch: Launch = call(ctx, "evaluate", suite="capitals", model="far", **arguments)
@@ -78,7 +83,7 @@ def test_a_prompt_is_what_the_model_is_asked_and_the_report_pins_it(ctx: Context
         {"role": "assistant", "content": "Lima"},
         {"role": "user", "content": "Capital of country 1?"},
     ]
-    (row,) = call(ctx, "list_prompts").prompts
+    (row,) = versions(ctx)
     assert report.meta["prompt"] == f"brief@{row.digest}"
     assert len(report.meta["rendered_sha256"]) == 64
     assert (row.current, row.reports) == (True, [report.id])
@@ -90,7 +95,7 @@ def test_a_prompt_is_what_the_model_is_asked_and_the_report_pins_it(ctx: Context
 def test_two_prompts_on_one_suite_are_compared_and_named(ctx: Context, tmp_path: Path) -> None:
     one = evaluated(ctx, tmp_path, "one", prompt="brief")
     two = evaluated(ctx, tmp_path, "two")
-    (row,) = call(ctx, "list_prompts").prompts
+    (row,) = versions(ctx)
     told = asyncio.run(ctx.call("compare", {"candidate": one, "baseline": two}))
     assert f"prompts differ: brief@{row.digest} against the suite's own" in told.why
     assert "prompts differ" not in asyncio.run(ctx.call("compare", {"candidate": one, "baseline": one})).why
@@ -102,9 +107,9 @@ def test_a_version_that_was_evaluated_can_be_asked_again_after_an_edit(
     ctx: Context, prompts: Path, tmp_path: Path
 ) -> None:
     evaluated(ctx, tmp_path, "one", prompt="brief")
-    (old,) = call(ctx, "list_prompts").prompts
+    (old,) = versions(ctx)
     (prompts / "brief.yaml").write_text(BRIEF.replace("Answer.", "Answer in a word 😀."))
-    new, kept = call(ctx, "list_prompts").prompts
+    new, kept = versions(ctx)
     assert (new.current, kept.current, kept.digest) == (True, False, old.digest)
     assert call(ctx, "show_prompt", prompt=old.prompt).system == "Answer."
     assert "+system: Answer in a word" in call(ctx, "diff_prompts", a=old.prompt, b="brief").diff
