@@ -9,31 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
-from urllib.parse import unquote
 
 import mcp_types as types
 from mcp.server.caching import CacheHint
-from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel
-from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
 from agentd.errors import AgentdError, NotFound, Unauthorized
 from agentd.redaction import redact
 from agentd.sdk import JobView, Tool
-from agentd.server.auth import caller_of, require
+from agentd.server.asker import Asker, Context
+from agentd.server.auth import require
+from agentd.server.job_text import headline, job_text
 from agentd.server.ports import Caller, Kernel, role_for
+from agentd.server.prompts import Prompts
+from agentd.server.resources import Resources
 from agentd.server.schema import input_schema, output_schema
 from agentd.server.wire import dump, error_of
 
@@ -47,20 +45,16 @@ KEY_META = "agentd/idempotency-key"
 ERROR_META = "agentd/error"
 """A tool error's ``_meta`` holds it as data under this name: `wire.error_of`."""
 
-CWD_HEADER = "agentd-cwd"
-"""The folder that a client's relative paths start from, percent-encoded. The stdio proxy sends it."""
-
 INSTRUCTIONS = """\
 agentd runs the LLM engineering loop on this machine: data, retrieval, fine-tuning, quantizing, serving, \
 evaluation and routing. A tool that launches heavy work answers at once with a job; follow it with job_wait. \
 A job in state waiting_approval waits for a person, who answers outside of MCP: tell them what `next` says."""
 
-Context = ServerRequestContext[Any, Request]
-
 
 def mcp_server(kernel: Kernel, caller: Caller | None = None) -> Server[Any]:
     """The MCP server of `kernel`. Over HTTP the guard names the caller; `caller` is for in-memory use."""
-    handlers = _Handlers(kernel, caller)
+    asker = Asker(caller)
+    tools, resources, prompts = _Tools(kernel, asker), Resources(kernel, asker), Prompts(asker)
     return Server(
         "agentd",
         version=kernel.version,
@@ -68,13 +62,13 @@ def mcp_server(kernel: Kernel, caller: Caller | None = None) -> Server[Any]:
         instructions=INSTRUCTIONS,
         cache_hints={"tools/list": CacheHint(ttl_ms=60_000, scope="private")},
         get_tool_input_schema=lambda name: None,  # no argument of ours is mirrored in a header
-        on_list_tools=handlers.list_tools,
-        on_call_tool=handlers.call_tool,
-        on_list_resources=handlers.list_resources,
-        on_list_resource_templates=handlers.list_resource_templates,
-        on_read_resource=handlers.read_resource,
-        on_list_prompts=handlers.list_prompts,
-        on_get_prompt=handlers.get_prompt,
+        on_list_tools=tools.list,
+        on_call_tool=tools.call,
+        on_list_resources=resources.list,
+        on_list_resource_templates=resources.templates,
+        on_read_resource=resources.read,
+        on_list_prompts=prompts.list,
+        on_get_prompt=prompts.get,
     )
 
 
@@ -116,26 +110,22 @@ def _again(first: Message, receive: Receive) -> Receive:
     return again
 
 
-class _Handlers:
-    def __init__(self, kernel: Kernel, caller: Caller | None) -> None:
-        self._kernel, self._local = kernel, caller
+class _Tools:
+    def __init__(self, kernel: Kernel, caller_of: Asker) -> None:
+        self._kernel, self._caller_of = kernel, caller_of
         self._described: dict[str, types.Tool] = {}
 
-    # --- tools -------------------------------------------------------------------------------
-
-    async def list_tools(
-        self, ctx: Context, params: types.PaginatedRequestParams | None
-    ) -> types.ListToolsResult:
-        caller = self._caller(ctx)
+    async def list(self, ctx: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
+        caller = self._caller_of(ctx)
         tools = self._kernel.calls.tools.values()
         visible = [tool for tool in tools if tool.listed and caller.may(role_for(tool))]
         return types.ListToolsResult(tools=[self._describe(tool) for tool in visible])
 
-    async def call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+    async def call(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         tool = self._kernel.calls.tools.get(params.name)
         if tool is None:
             return self._no_such_tool(ctx, params)
-        caller = self._caller(ctx)
+        caller = self._caller_of(ctx)
         key = _idempotency_key(ctx.meta)
         try:
             require(caller, role_for(tool))
@@ -153,10 +143,12 @@ class _Handlers:
     def _no_such_tool(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         """A call that was meant to answer an approval is told that it cannot, whatever its credential."""
         try:
-            self._kernel.approvals.refuse_as_call(params.name, params.arguments or {}, self._who(ctx))
+            self._kernel.approvals.refuse_as_call(
+                params.name, params.arguments or {}, self._caller_of.known(ctx)
+            )
         except Unauthorized as error:
             return _tool_error(error_of(error))
-        self._caller(ctx)
+        self._caller_of(ctx)
         raise MCPError(types.INVALID_PARAMS, str(NotFound("tool", params.name, self._kernel.calls.tools)))
 
     @contextlib.asynccontextmanager
@@ -199,112 +191,6 @@ class _Handlers:
             )
         return self._described[tool.name]
 
-    # --- resources ---------------------------------------------------------------------------
-
-    async def list_resources(
-        self, ctx: Context, params: types.PaginatedRequestParams | None
-    ) -> types.ListResourcesResult:
-        self._caller(ctx)
-        jobs = [
-            types.Resource(uri=f"agentd://jobs/{job.id}", name=job.id, title=headline(job), mime_type=JSON)
-            for job in self._kernel.jobs.list(limit=10)
-        ]
-        return types.ListResourcesResult(
-            resources=[
-                types.Resource(
-                    uri="agentd://catalog",
-                    name="catalog",
-                    title="Models and aliases",
-                    mime_type=JSON,
-                ),
-                *jobs,
-            ]
-        )
-
-    async def list_resource_templates(
-        self, ctx: Context, params: types.PaginatedRequestParams | None
-    ) -> types.ListResourceTemplatesResult:
-        self._caller(ctx)
-        return types.ListResourceTemplatesResult(
-            resource_templates=[
-                types.ResourceTemplate(uri_template=uri, name=uri.split("/")[2], title=title, mime_type=JSON)
-                for uri, title in TEMPLATES.items()
-            ]
-        )
-
-    async def read_resource(
-        self, ctx: Context, params: types.ReadResourceRequestParams
-    ) -> types.ReadResourceResult:
-        self._caller(ctx)
-        uri = str(params.uri)
-        try:
-            text = dump(redact(json.loads(dump(self._resource(uri)))))
-        except NotFound as error:
-            raise MCPError(types.INVALID_PARAMS, str(error), {"uri": uri}) from error
-        contents = types.TextResourceContents(uri=uri, mime_type=JSON, text=text)
-        return types.ReadResourceResult(contents=[contents])
-
-    def _resource(self, uri: str) -> Any:
-        kind, _, ref = uri.removeprefix("agentd://").partition("/")
-        if uri == "agentd://catalog":
-            return {"models": self._kernel.catalog.list(), "aliases": self._kernel.catalog.aliases()}
-        readers: dict[str, Callable[[str], Any]] = {
-            "jobs": self._kernel.jobs.get,
-            "reports": self._kernel.reports.get,
-            "runs": self._kernel.runs.view,
-        }
-        if not uri.startswith("agentd://") or kind not in readers or not ref:
-            raise NotFound("resource", uri, ["agentd://catalog", *TEMPLATES])
-        return readers[kind](unquote(ref))
-
-    # --- prompts -----------------------------------------------------------------------------
-
-    async def list_prompts(
-        self, ctx: Context, params: types.PaginatedRequestParams | None
-    ) -> types.ListPromptsResult:
-        self._caller(ctx)
-        return types.ListPromptsResult(prompts=[PROMPT])
-
-    async def get_prompt(self, ctx: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
-        self._caller(ctx)
-        if params.name != PROMPT.name:
-            raise MCPError(types.INVALID_PARAMS, str(NotFound("prompt", params.name, [PROMPT.name])))
-        arguments = params.arguments or {}
-        if missing := [name for name in ("data", "base") if not arguments.get(name)]:
-            raise MCPError(types.INVALID_PARAMS, f"{PROMPT.name} needs {' and '.join(missing)}")
-        text = PROMPT_TEXT.format(**{"suite": "a suite made from held-out rows of it", **arguments})
-        message = types.PromptMessage(role="user", content=types.TextContent(text=text))
-        return types.GetPromptResult(description=PROMPT.description, messages=[message])
-
-    def _caller(self, ctx: Context) -> Caller:
-        """Who asks. A key that is only good for inference sees nothing here."""
-        try:
-            return require(self._who(ctx), "view")
-        except Unauthorized as error:
-            raise MCPError(types.INVALID_REQUEST, str(error)) from error
-
-    def _who(self, ctx: Context) -> Caller:
-        if ctx.request is None:
-            if self._local is None:
-                raise Unauthorized("This server was given no caller")
-            return replace(self._local, surface="mcp", is_agent=True)
-        caller = caller_of(ctx.request.scope, "mcp", is_agent=True)
-        cwd = unquote(ctx.request.headers.get(CWD_HEADER, ""))
-        return replace(caller, cwd=Path(cwd)) if cwd.startswith("/") else caller
-
-
-def headline(job: JobView) -> str:
-    """A job in a line: ``finetune job-1: running, 12/130 steps, about 210 s left``."""
-    progress, parts = job.progress, [f"{job.tool} {job.id}: {job.state}"]
-    if "done" in progress and job.state == "running":
-        of = f"/{progress['total']}" if progress.get("total") else ""
-        parts.append(f"{progress['done']}{of} {progress.get('unit', '')}".strip())
-    if isinstance(left := progress.get("seconds_left"), int | float) and not job.ended:
-        parts.append(f"about {left:.0f} s left")
-    if job.reason:
-        parts.append(job.reason)
-    return ", ".join(parts)
-
 
 # --- results ---------------------------------------------------------------------------------
 
@@ -313,22 +199,8 @@ def _tool_result(result: BaseModel) -> types.CallToolResult:
     """A model reads it: the last place where a secret can be taken out."""
     plain = redact(result.model_dump(mode="json"))
     structured = {name: value for name, value in plain.items() if value is not None}
-    text = redact(_job_text(result)) if isinstance(result, JobView) else dump(structured)
+    text = redact(job_text(result)) if isinstance(result, JobView) else dump(structured)
     return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=structured)
-
-
-def _job_text(job: JobView) -> str:
-    """What a model reads that is not shown structured content: all it needs to go on."""
-    lines = [headline(job)]
-    if job.approval and not job.ended:
-        lines.append(f"approval: {job.approval}")
-    if job.service:
-        lines.append(f"service: {dump(job.service)}")
-    if job.result is not None:
-        lines.append(f"result: {dump(job.result)}")
-    if job.next:
-        lines.append(f"next: {job.next}")
-    return "\n".join(lines)
 
 
 def _figure(value: Any) -> float | None:
@@ -347,34 +219,3 @@ def _idempotency_key(meta: Mapping[str, Any] | None) -> str:
     if not isinstance(key, str) or len(key) > 200:
         raise MCPError(types.INVALID_PARAMS, f"{KEY_META!r} must be a string of at most 200 characters")
     return key
-
-
-# --- content ---------------------------------------------------------------------------------
-
-JSON = "application/json"
-
-TEMPLATES = {
-    "agentd://jobs/{id}": "A job: state, progress, quote, result",
-    "agentd://reports/{id}": "What measuring a model on a suite gave",
-    "agentd://runs/{id}": "A plan or goal being carried out, step by step",
-}
-
-PROMPT = types.Prompt(
-    name="finetune_and_compare",
-    title="Fine-tune and compare",
-    description="Train a LoRA on a data set and say, with an interval, whether it is worth having.",
-    arguments=[
-        types.PromptArgument(name="data", description="path of a JSONL data set", required=True),
-        types.PromptArgument(name="base", description="catalog name of the base model", required=True),
-        types.PromptArgument(name="suite", description="evaluation suite, if there is one"),
-    ],
-)
-
-PROMPT_TEXT = """\
-Find out whether fine-tuning {base} on {data} is worth it.
-1. Check the data set; stop and report if rows are wrong or leak between splits.
-2. Measure {base} as it is on {suite}, so that there is something to beat.
-3. Fine-tune a LoRA. It will say what it costs; a person may have to approve it. Follow the job with job_wait.
-4. Measure the adapter on the same suite and compare the two reports on the same rows.
-5. Report both scores with intervals, the cost, and the verdict: better, not worse, worse or inconclusive.
-Do not promote anything without being asked."""
