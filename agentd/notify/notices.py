@@ -26,7 +26,7 @@ SHOWN = 5
 LONGEST_QUOTE = 200
 
 KINDS: Mapping[str, tuple[str, ...]] = {
-    "approval.waiting": ("approval.asked",),
+    "approval.waiting": ("approval.asked", "approval.answered"),
     "approval.expired": ("approval.expired",),
     "job.failed": ("job.failed", "job.lost", "job.timed_out"),
     "job.succeeded": ("job.succeeded",),
@@ -131,7 +131,7 @@ def _message(id_: str, groups: Mapping[str, Sequence[Sequence[Entry]]]) -> Messa
     for kind, each in groups.items():
         words = _KINDS[kind]
         titles.append(words.one if len(each) == 1 else words.many.format(n=len(each)))
-        shown = [_notice(kind, equal[-1], len(equal)) for equal in each[:SHOWN]]
+        shown = [_notice(kind, equal) for equal in each[:SHOWN]]
         notices += shown
         lines += [notice.text for notice in shown]
         if len(each) > SHOWN:
@@ -146,7 +146,9 @@ def _message(id_: str, groups: Mapping[str, Sequence[Sequence[Entry]]]) -> Messa
     )
 
 
-def _notice(kind: str, entry: Entry, times: int) -> Notice:
+def _notice(kind: str, equal: Sequence[Entry]) -> Notice:
+    entry = equal[-1]
+    times = sum(each.kind == entry.kind for each in equal)
     text = _KINDS[kind].say(entry) + (f" ({times} times)" if times > 1 else "")
     return Notice(
         kind=kind,
@@ -197,6 +199,15 @@ def _asked(entry: Entry) -> str:
     return f"{plain(entry.principal)} asks for {action}{cost}{who}: agentd approve {plain(entry.subject)}"
 
 
+def _waits(entry: Entry) -> str:
+    if entry.kind == "approval.asked":
+        return _asked(entry)
+    left = entry.data.get("left", 1)
+    others = "one more person has" if left == 1 else f"{plain(left)} more people have"
+    who, subject = plain(entry.principal), plain(entry.subject)
+    return f"{who} approved {subject}, and {others} to: agentd approve {subject}"
+
+
 def _ended(entry: Entry) -> str:
     state = entry.kind.partition(".")[2].replace("_", " ")
     tool = plain(entry.data.get("tool", "job"))
@@ -224,7 +235,7 @@ def _disk(entry: Entry) -> str:
 
 _KINDS: Mapping[str, _Kind] = {
     "approval.waiting": _Kind(
-        "an approval waits", "{n} approvals wait", _asked, lambda entry: str(entry.data.get("job"))
+        "an approval waits", "{n} approvals wait", _waits, lambda entry: str(entry.data.get("job"))
     ),
     "approval.expired": _Kind(
         "a question expired",

@@ -232,7 +232,8 @@ class Approvals:
             )
         said: list[Answer] = [one for one in now.answers if one.verdict == "approve"]
         if verdict == "approve" and len(said) + 1 < now.people:
-            self._journal_answer("approval.answered", now, by, reason, person=person)
+            left = now.people - len(said) - 1
+            self._journal_answer("approval.answered", now, by, reason, person=person, left=left)
             return False
         state = "approved" if verdict == "approve" else "denied"
         who = [*(one.principal for one in said), by.principal] if verdict == "approve" else [by.principal]
@@ -241,7 +242,9 @@ class Approvals:
         self._journal_answer(f"approval.{state}", now, by, reason)
         return True
 
-    def _journal_answer(self, kind: str, approval: Approval, by: Caller, reason: str, **more: str) -> None:
+    def _journal_answer(
+        self, kind: str, approval: Approval, by: Caller, reason: str, **more: str | int
+    ) -> None:
         self._journal.append(
             kind,
             approval.id,

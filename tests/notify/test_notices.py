@@ -69,6 +69,14 @@ def test_the_same_job_asked_again_is_one_notice_the_newest() -> None:
     assert [each.split("approve ")[1] for each in said] == ["apr-2 (2 times)", "apr-3"]
 
 
+def test_who_has_to_approve_as_well_is_told_that_somebody_did() -> None:
+    answer = entry("approval.answered", "apr-1", 9, job="job-1", left=1)
+    said = ["agent:ann approved apr-1, and one more person has to: agentd approve apr-1"]
+    assert texts(answer) == said
+    assert texts(asked(1, "job-1", 7, people=2), answer) == said
+    assert texts(asked(1, "job-1", 7, people=2), answer, entry("approval.approved", "apr-1", 11)) == []
+
+
 def test_a_burst_is_summed_up() -> None:
     failed = [
         entry("job.failed", f"job-{n}", n, tool="work", cause="exit_code", reason="boom")
