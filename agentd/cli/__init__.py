@@ -5,6 +5,8 @@ client.py     finding (or starting) the daemon, and talking to it
 show.py       tables, progress, figures
 follow.py     watching a job or a run until its end, asking at a terminal on the way
 serve.py      serve, stop, mcp        call.py       call, run, runs
+connect.py    connect                 mcp_clients.py  their files, and what stands in them
+jsonc.py toml_tables.py  files of others, changed at one place
 loading.py    importing much in little time, for serve
 jobs.py       jobs                    approvals.py  approvals, approve, deny
 policy.py     policy explain, test    tokens.py     token create, list, revoke

@@ -22,6 +22,7 @@ COMMANDS = {
     "serve": "agentd.cli.serve:serve",
     "stop": "agentd.cli.serve:stop",
     "mcp": "agentd.cli.serve:mcp",
+    "connect": "agentd.cli.connect:connect",
     "run": "agentd.cli.call:run",
     "runs": "agentd.cli.call:runs",
     "call": "agentd.cli.call:call",
