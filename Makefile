@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FAST := -n 2 --dist loadfile -m "not slow and not inspector"
+# Half of their time is waiting for downloads and for programs that use one core.
+SLOW := -n 3 --dist loadfile -m "slow or inspector"
 export AGENTD_CACHE ?= $(CURDIR)/build/cache
 
 .PHONY: demo test fast check format bench chaos clean help
@@ -24,7 +26,7 @@ demo: $(VENV)/.ready  ## from a small open model to a served one of our own (abo
 
 test: $(VENV)/.ready check  ## everything a fresh machine must pass, a shortened real journey included
 	$(BIN)/pytest $(FAST)
-	$(BIN)/pytest -m "slow or inspector"
+	$(BIN)/pytest $(SLOW)
 
 fast: $(VENV)/.ready  ## the tests that need no recipe environment (about four minutes)
 	$(BIN)/pytest $(FAST)
