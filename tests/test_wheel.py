@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 REPO = Path(__file__).parents[1]
-NEEDED = ("agentd", "tools", "policies", "adapters", "evals", "pyproject.toml", "README.md")
+NEEDED = ("agentd", "tools", "policies", "adapters", "evals", "docs", "pyproject.toml", "README.md")
 
 
 def pip(*arguments: str) -> None:
@@ -49,15 +49,16 @@ def test_it_holds_nothing_beside_the_package_and_its_metadata(names: list[str]) 
     assert not [name for name in names if "__pycache__" in name]
 
 
-def test_the_four_folders_travel_inside_the_package(names: list[str]) -> None:
+def test_the_four_folders_and_the_docs_travel_inside_the_package(names: list[str]) -> None:
     bundled = {name.split("/")[2] for name in names if name.startswith("agentd/_bundled/")}
-    assert bundled == {"tools", "policies", "adapters", "evals"}
+    assert bundled == {"tools", "policies", "adapters", "evals", "docs"}
     some = (
         "tools/recipes/finetune.py",
         "tools/plans/tickets.yaml",
         "policies/default.yaml",
         "evals/prompts/tickets-brief.yaml",
         "evals/tickets.yaml",
+        "docs/policy.md",
     )
     assert {f"agentd/_bundled/{path}" for path in some} <= set(names)
 

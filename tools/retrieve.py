@@ -7,8 +7,10 @@ it is read back and compared before anybody gets to see it.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -92,6 +94,17 @@ class Answer(BaseModel):
     citations: list[Citation]
     evidence: float = Field(description="0 to 1; below 0.5 nothing is answered")
     model: str = Field("", description="who wrote it; empty: the sentences are quoted as they stand")
+
+
+class CollectionRow(BaseModel):
+    name: str
+    embedder: str
+    documents: int
+    chunks: int
+
+
+class Collections(BaseModel):
+    collections: list[CollectionRow]
 
 
 # --- the retriever ----------------------------------------------------------------------------
@@ -231,6 +244,31 @@ def quote(files: int, total: int) -> Quote:
         disk_bytes=6 * total + 10_000_000,
         basis=f"{files} files, about {chunks} chunks at {CHUNKS_PER_SECOND:.0f} a second, less if known",
     )
+
+
+# --- what there is ----------------------------------------------------------------------------
+
+COLLECTIONS = """
+SELECT k.name, k.embedder, count(DISTINCT d.id) AS documents, count(c.id) AS chunks FROM collections k
+LEFT JOIN documents d ON d.collection = k.id LEFT JOIN chunks c ON c.document = d.id
+GROUP BY k.id ORDER BY k.name
+"""
+
+
+@tool(title="List collections", result=Collections, read_only=True, idempotent=True, listed=False)
+async def list_collections(ctx: Context) -> Collections:
+    """Every collection with its embedder and its number of documents and chunks.
+
+    Read from the retriever's file, so that nothing has to be started. Not for what the documents say: use
+    `search`.
+    """
+    file = ctx.data_dir("retriever") / "store.sqlite"
+    if not file.exists():
+        return Collections(collections=[])
+    with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as store:
+        rows = store.execute(COLLECTIONS).fetchall()
+    names = list(CollectionRow.model_fields)
+    return Collections(collections=[CollectionRow(**dict(zip(names, row, strict=True))) for row in rows])
 
 
 # --- search -----------------------------------------------------------------------------------

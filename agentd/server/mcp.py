@@ -28,6 +28,8 @@ from agentd.redaction import redact
 from agentd.sdk import JobView, Tool
 from agentd.server.asker import Asker, Context
 from agentd.server.auth import require
+from agentd.server.completion import Completions
+from agentd.server.holdings import Holdings
 from agentd.server.job_text import headline, job_text
 from agentd.server.ports import Caller, Kernel, role_for
 from agentd.server.prompts import Prompts
@@ -54,21 +56,26 @@ A job in state waiting_approval waits for a person, who answers outside of MCP: 
 def mcp_server(kernel: Kernel, caller: Caller | None = None) -> Server[Any]:
     """The MCP server of `kernel`. Over HTTP the guard names the caller; `caller` is for in-memory use."""
     asker = Asker(caller)
-    tools, resources, prompts = _Tools(kernel, asker), Resources(kernel, asker), Prompts(asker)
+    holdings = Holdings(kernel)
+    tools, resources, prompts = _Tools(kernel, asker), Resources(holdings, asker), Prompts(asker)
     return Server(
         "agentd",
         version=kernel.version,
         title="agentd",
         instructions=INSTRUCTIONS,
-        cache_hints={"tools/list": CacheHint(ttl_ms=60_000, scope="private")},
+        cache_hints={
+            method: CacheHint(ttl_ms=60_000, scope="private")
+            for method in ("tools/list", "prompts/list", "resources/templates/list")
+        },
         get_tool_input_schema=lambda name: None,  # no argument of ours is mirrored in a header
         on_list_tools=tools.list,
         on_call_tool=tools.call,
-        on_list_resources=resources.list,
+        on_list_resources=resources.listing,
         on_list_resource_templates=resources.templates,
         on_read_resource=resources.read,
-        on_list_prompts=prompts.list,
+        on_list_prompts=prompts.listing,
         on_get_prompt=prompts.get,
+        on_completion=Completions(holdings, asker).complete,
     )
 
 

@@ -1,89 +1,85 @@
-"""What can be read over MCP by address: ``agentd://…``, as JSON without secrets."""
+"""What can be read over MCP by address, ``agentd://…``: lists in pages, templates, and contents."""
 
 from __future__ import annotations
-
-import json
-from collections.abc import Callable
-from typing import Any
-from urllib.parse import unquote
 
 import mcp_types as types
 from mcp.shared.exceptions import MCPError
 
-from agentd.errors import NotFound
-from agentd.redaction import redact
+from agentd.errors import AgentdError, NotFound
 from agentd.server.asker import Asker, Context
-from agentd.server.job_text import headline
-from agentd.server.ports import Kernel
-from agentd.server.wire import dump
+from agentd.server.holdings import FORMATS, Holdings, address
 
-__all__ = ["Resources"]
+__all__ = ["REPORT_PAGE", "Resources"]
 
-JSON = "application/json"
-
-TEMPLATES = {
-    "agentd://jobs/{id}": "A job: state, progress, quote, result",
-    "agentd://reports/{id}": "What measuring a model on a suite gave",
-    "agentd://runs/{id}": "A plan or goal being carried out, step by step",
-}
+PAGE = 100
+REPORT_PAGE = "agentd://reports/{id}/{format}"
+"""A report as a page, in one of `holdings.FORMATS`."""
 
 
 class Resources:
     """The handlers of ``resources/…``. Each asks for role `view`."""
 
-    def __init__(self, kernel: Kernel, caller_of: Asker) -> None:
-        self._kernel, self._caller_of = kernel, caller_of
+    def __init__(self, holdings: Holdings, caller_of: Asker) -> None:
+        self._holdings, self._caller_of = holdings, caller_of
 
-    async def list(
+    async def listing(
         self, ctx: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListResourcesResult:
-        self._caller_of(ctx)
-        jobs = [
-            types.Resource(uri=f"agentd://jobs/{job.id}", name=job.id, title=headline(job), mime_type=JSON)
-            for job in self._kernel.jobs.list(limit=10)
+        """What is whole first, then the newest of each kind, `PAGE` at a time."""
+        caller = self._caller_of(ctx)
+        kinds = self._holdings.kinds
+        found = [
+            types.Resource(
+                uri=address(name),
+                name=name,
+                title=kind.title,
+                mime_type=kind.mime if name == "docs" else JSON,
+            )
+            for name, kind in kinds.items()
+            if name != "models"  # they are the catalog
         ]
-        return types.ListResourcesResult(
-            resources=[
-                types.Resource(
-                    uri="agentd://catalog",
-                    name="catalog",
-                    title="Models and aliases",
-                    mime_type=JSON,
-                ),
-                *jobs,
-            ]
-        )
+        for name, kind in kinds.items():
+            for entry in await kind.entries(caller) if kind.entries else ():
+                uri = address(name, *entry.path.split("/"))
+                found.append(
+                    types.Resource(uri=uri, name=entry.path, title=entry.title, mime_type=entry.mime)
+                )
+        start = _start(params)
+        more = str(start + PAGE) if len(found) > start + PAGE else None
+        return types.ListResourcesResult(resources=found[start : start + PAGE], next_cursor=more)
 
     async def templates(
         self, ctx: Context, params: types.PaginatedRequestParams | None
     ) -> types.ListResourceTemplatesResult:
         self._caller_of(ctx)
-        return types.ListResourceTemplatesResult(
-            resource_templates=[
-                types.ResourceTemplate(uri_template=uri, name=uri.split("/")[2], title=title, mime_type=JSON)
-                for uri, title in TEMPLATES.items()
-            ]
-        )
+        found = [
+            types.ResourceTemplate(
+                uri_template=kind.template, name=name, title=kind.one_title, mime_type=kind.mime
+            )
+            for name, kind in self._holdings.kinds.items()
+            if kind.template
+        ]
+        title = f"A report as a page: format is {' or '.join(FORMATS)}"
+        found.append(types.ResourceTemplate(uri_template=REPORT_PAGE, name="report-page", title=title))
+        return types.ListResourceTemplatesResult(resource_templates=found)
 
     async def read(self, ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
-        self._caller_of(ctx)
+        caller = self._caller_of(ctx)
         uri = str(params.uri)
         try:
-            text = dump(redact(json.loads(dump(self._value(uri)))))
-        except NotFound as error:
-            raise MCPError(types.INVALID_PARAMS, str(error), {"uri": uri}) from error
-        contents = types.TextResourceContents(uri=uri, mime_type=JSON, text=text)
+            read = await self._holdings.read(uri, caller)
+        except AgentdError as error:
+            code = types.INVALID_PARAMS if isinstance(error, NotFound) else types.INTERNAL_ERROR
+            raise MCPError(code, str(error), {"uri": uri}) from error
+        contents = types.TextResourceContents(uri=uri, mime_type=read.mime, text=read.text)
         return types.ReadResourceResult(contents=[contents])
 
-    def _value(self, uri: str) -> Any:
-        kind, _, ref = uri.removeprefix("agentd://").partition("/")
-        if uri == "agentd://catalog":
-            return {"models": self._kernel.catalog.list(), "aliases": self._kernel.catalog.aliases()}
-        readers: dict[str, Callable[[str], Any]] = {
-            "jobs": self._kernel.jobs.get,
-            "reports": self._kernel.reports.get,
-            "runs": self._kernel.runs.view,
-        }
-        if not uri.startswith("agentd://") or kind not in readers or not ref:
-            raise NotFound("resource", uri, ["agentd://catalog", *TEMPLATES])
-        return readers[kind](unquote(ref))
+
+JSON = "application/json"
+
+
+def _start(params: types.PaginatedRequestParams | None) -> int:
+    cursor = (params.cursor if params else None) or "0"
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 10):
+        raise MCPError(types.INVALID_PARAMS, f"{cursor!r} is no cursor of this list. Start again without one")
+    return int(cursor)

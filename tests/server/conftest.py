@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import httpx2
 import pytest
+from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
 from pydantic import BaseModel, Field, ValidationError
 
 from agentd import sdk
 from agentd.errors import Conflict, InputError, NotFound, OverBudget, Unauthorized
+from agentd.plugins import Plugins
 from agentd.sdk import Alias, Context, JobView, Model, Report, Tool, tool
 from agentd.server.app import bind, http_server
 from agentd.server.auth import Gate
+from agentd.server.mcp import mcp_server
 from agentd.server.ports import Caller, Kernel, Verdict, Wanted
 from agentd.store.requests import RequestRow
 
@@ -73,6 +79,25 @@ async def hang(ctx: Context) -> None:
     """Never answers."""
 
 
+class Page(BaseModel):
+    format: str
+    text: str
+
+
+@tool(title="Write a report as a page", result=Page, read_only=True, listed=False)
+async def report_page(ctx: Context, *, report: str, format: str = "html") -> None:
+    """One report as a page."""
+
+
+class Collections(BaseModel):
+    collections: list[dict[str, Any]]
+
+
+@tool(title="List collections", result=Collections, read_only=True, listed=False)
+async def list_collections(ctx: Context) -> None:
+    """Names and sizes of collections."""
+
+
 class FakeJobs:
     """Jobs with a story each: `follow` tells it, and `wait` returns once it has been told."""
 
@@ -123,7 +148,18 @@ class FakeJobs:
 class FakeCalls:
     def __init__(self, jobs: FakeJobs) -> None:
         self.tools: Mapping[str, Tool] = {
-            each.name: each for each in (echo, aside, finetune, job_wait, overspend, crash, hang)
+            each.name: each
+            for each in (
+                echo,
+                aside,
+                finetune,
+                job_wait,
+                overspend,
+                crash,
+                hang,
+                report_page,
+                list_collections,
+            )
         }
         self.keys: dict[str, tuple[str, dict[str, Any]]] = {}
         self.hung, self.unhung = threading.Event(), threading.Event()
@@ -156,6 +192,11 @@ class FakeCalls:
                 return await self._jobs.wait(given["job"], given["max_s"])
             case "overspend":
                 raise OverBudget("Today's budget of $10.00 has no room for $12.00", hint="Raise it or wait.")
+            case "report_page":
+                return Page(format=given["format"], text=f"# {given['report']} as {given['format']}")
+            case "list_collections":
+                row = {"name": "handbook", "embedder": "minilm-l6", "documents": 2, "chunks": 9}
+                return Collections(collections=[row])
             case "hang":
                 return await self._hang()
             case _:
@@ -281,7 +322,7 @@ class FakeRuns:
     def view(self, run_id: str) -> dict[str, Any]:
         if run_id != "run-1":
             raise NotFound("run", run_id, ["run-1"])
-        return {"run_id": run_id, "state": "succeeded", "steps": []}
+        return {"id": run_id, "plan": "tickets", "state": "succeeded", "steps": []}
 
     def list(self, *, limit: int = 50) -> Sequence[dict[str, Any]]:
         return [self.view("run-1")][:limit]
@@ -403,6 +444,7 @@ class FakeKernel:
     requests: FakeRequests = field(default_factory=FakeRequests)
     tokens: FakeTokens = field(default_factory=FakeTokens)
     notifiers: FakeNotifiers = field(default_factory=FakeNotifiers)
+    plugins: Plugins = field(default_factory=Plugins.open)
 
     def __post_init__(self) -> None:
         self.calls = FakeCalls(self.jobs)
@@ -470,3 +512,45 @@ def daemon(kernel: FakeKernel, gate: Gate) -> Iterator[Daemon]:
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+# --- clients ---------------------------------------------------------------------------------
+
+ERAS = ["legacy", "2026-07-28", "auto"]
+Connect = Callable[..., AbstractAsyncContextManager[Client]]
+
+
+def over_http(daemon: Any, era: str) -> Connect:
+    @asynccontextmanager
+    async def connect(token: str = "operate", **headers: str) -> AsyncGenerator[Client, None]:
+        sent = {"authorization": f"Bearer {token}", **headers}
+        async with (
+            httpx2.AsyncClient(headers=sent, timeout=30) as http,
+            Client(streamable_http_client(f"{daemon.url}/mcp", http_client=http), mode=era) as client,
+        ):
+            yield client
+
+    return connect
+
+
+def in_memory(kernel: Any, era: str) -> Connect:
+    @asynccontextmanager
+    async def connect(token: str = "operate") -> AsyncGenerator[Client, None]:
+        caller = Caller(f"ada-{token}", token, "test", Path("/home"), is_agent=False)  # type: ignore[arg-type]
+        async with Client(mcp_server(kernel, caller), mode=era) as client:
+            yield client
+
+    return connect
+
+
+@pytest.fixture(params=[f"{way}-{era}" for way in ("memory", "http") for era in ERAS])
+def connect(request: pytest.FixtureRequest) -> Connect:
+    way, _, era = request.param.partition("-")
+    if way == "http":
+        return over_http(request.getfixturevalue("daemon"), era)
+    return in_memory(request.getfixturevalue("kernel"), era)
+
+
+@pytest.fixture(params=ERAS)
+def connect_http(request: pytest.FixtureRequest, daemon: Any) -> Connect:
+    return over_http(daemon, request.param)

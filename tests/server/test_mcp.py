@@ -4,61 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx2
 import mcp_types as types
 import pytest
 from mcp.client.client import Client
-from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
-from agentd.server.mcp import ERROR_META, KEY_META, mcp_server
-from agentd.server.ports import Caller
+from agentd.server.mcp import ERROR_META, KEY_META
 
 pytestmark = pytest.mark.anyio
-
-ERAS = ["legacy", "2026-07-28", "auto"]
 Connect = Callable[..., AbstractAsyncContextManager[Client]]
-
-
-def over_http(daemon: Any, era: str) -> Connect:
-    @asynccontextmanager
-    async def connect(token: str = "operate", **headers: str) -> AsyncGenerator[Client, None]:
-        sent = {"authorization": f"Bearer {token}", **headers}
-        async with (
-            httpx2.AsyncClient(headers=sent, timeout=30) as http,
-            Client(streamable_http_client(f"{daemon.url}/mcp", http_client=http), mode=era) as client,
-        ):
-            yield client
-
-    return connect
-
-
-def in_memory(kernel: Any, era: str) -> Connect:
-    @asynccontextmanager
-    async def connect(token: str = "operate") -> AsyncGenerator[Client, None]:
-        caller = Caller(f"ada-{token}", token, "test", Path("/home"), is_agent=False)  # type: ignore[arg-type]
-        async with Client(mcp_server(kernel, caller), mode=era) as client:
-            yield client
-
-    return connect
-
-
-@pytest.fixture(params=[f"{way}-{era}" for way in ("memory", "http") for era in ERAS])
-def connect(request: pytest.FixtureRequest) -> Connect:
-    way, _, era = request.param.partition("-")
-    if way == "http":
-        return over_http(request.getfixturevalue("daemon"), era)
-    return in_memory(request.getfixturevalue("kernel"), era)
-
-
-@pytest.fixture(params=ERAS)
-def connect_http(request: pytest.FixtureRequest, daemon: Any) -> Connect:
-    return over_http(daemon, request.param)
 
 
 def text_of(result: types.CallToolResult) -> str:
@@ -205,54 +164,6 @@ async def test_progress_of_an_unknown_job_is_only_a_tool_error(connect: Connect)
     async with connect() as client:
         result = await client.call_tool("job_wait", {"job": "job-2"}, progress_callback=on_progress)
     assert (result.meta or {})[ERROR_META]["code"] == "not_found"
-
-
-@pytest.mark.parametrize(
-    ("uri", "key"),
-    [
-        ("agentd://catalog", "aliases"),
-        ("agentd://jobs/job-1", "state"),
-        ("agentd://reports/rep-1", "score"),
-        ("agentd://runs/run-1", "steps"),
-    ],
-)
-async def test_a_resource_is_json(connect: Connect, uri: str, key: str) -> None:
-    async with connect() as client:
-        (content,) = (await client.read_resource(uri)).contents
-    assert isinstance(content, types.TextResourceContents)
-    assert content.mime_type == "application/json"
-    assert key in json.loads(content.text)
-
-
-@pytest.mark.parametrize("uri", ["agentd://jobs/none", "agentd://nothing/x", "file:///etc/passwd"])
-async def test_a_resource_that_is_not_there_is_an_invalid_parameter(connect: Connect, uri: str) -> None:
-    async with connect() as client:
-        with pytest.raises(MCPError) as caught:
-            await client.read_resource(uri)
-    assert caught.value.error.code == types.INVALID_PARAMS
-
-
-async def test_resources_and_templates_are_listed(connect: Connect) -> None:
-    async with connect() as client:
-        resources = [str(resource.uri) for resource in (await client.list_resources()).resources]
-        templates = (await client.list_resource_templates()).resource_templates
-    assert resources == ["agentd://catalog", "agentd://jobs/job-1"]
-    assert "agentd://jobs/{id}" in [template.uri_template for template in templates]
-
-
-async def test_the_prompt_carries_its_arguments(connect: Connect) -> None:
-    async with connect() as client:
-        (prompt,) = (await client.list_prompts()).prompts
-        got = await client.get_prompt(prompt.name, {"data": "rows.jsonl", "base": "small"})
-    (message,) = got.messages
-    assert isinstance(message.content, types.TextContent)
-    assert "fine-tuning small on rows.jsonl" in message.content.text
-
-
-async def test_a_prompt_without_its_arguments_is_refused(connect: Connect) -> None:
-    async with connect() as client:
-        with pytest.raises(MCPError, match="needs base"):
-            await client.get_prompt("finetune_and_compare", {"data": "rows.jsonl"})
 
 
 async def test_relative_paths_start_from_the_folder_the_client_names(connect_http: Connect) -> None:
