@@ -24,13 +24,16 @@ __all__ = ["bind", "create_app", "http_server", "routes_of"]
 
 
 def create_app(
-    kernel: Kernel, gate: Gate | None = None, shutdown: Callable[[], None] = lambda: None
+    kernel: Kernel,
+    gate: Gate | None = None,
+    shutdown: Callable[[], None] = lambda: None,
+    endpoint: McpEndpoint | None = None,
 ) -> ASGIApp:
     """The guarded app: ``/mcp``, ``/api``, ``/v1`` and ``/health``.
 
     `shutdown` is what ``/api/shutdown`` calls. The lifespan must be run, once: uvicorn does.
     """
-    mcp = McpEndpoint(mcp_server(kernel))
+    mcp = endpoint or McpEndpoint(mcp_server(kernel))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
@@ -86,8 +89,9 @@ def http_server(kernel: Kernel, gate: Gate | None = None) -> uvicorn.Server:
     def shutdown() -> None:
         server.should_exit = True
 
+    endpoint = McpEndpoint(mcp_server(kernel))
     config = uvicorn.Config(
-        create_app(kernel, gate, shutdown),
+        create_app(kernel, gate, shutdown, endpoint),
         http=Punctual,
         ws="none",
         lifespan="on",
@@ -99,5 +103,17 @@ def http_server(kernel: Kernel, gate: Gate | None = None) -> uvicorn.Server:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=3,
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, endpoint)
     return server
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams that clients listen to before it waits for connections to end."""
+
+    def __init__(self, config: uvicorn.Config, endpoint: McpEndpoint) -> None:
+        super().__init__(config)
+        self._endpoint = endpoint
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._endpoint.close_streams()
+        await super().shutdown(sockets)

@@ -35,6 +35,7 @@ from agentd.server.ports import Caller, Kernel, role_for
 from agentd.server.prompts import Prompts
 from agentd.server.resources import Resources
 from agentd.server.schema import input_schema, output_schema
+from agentd.server.watching import Watching
 from agentd.server.wire import dump, error_of
 
 __all__ = ["ERROR_META", "KEY_META", "McpEndpoint", "mcp_server"]
@@ -53,12 +54,29 @@ evaluation and routing. A tool that launches heavy work answers at once with a j
 A job in state waiting_approval waits for a person, who answers outside of MCP: tell them what `next` says."""
 
 
-def mcp_server(kernel: Kernel, caller: Caller | None = None) -> Server[Any]:
+class McpServer(Server[Any]):
+    """`Server` that declares only what changes: lists of tools and prompts stay as they are."""
+
+    watching: Watching
+
+    def get_capabilities(self, *given: Any, **options: Any) -> types.ServerCapabilities:
+        declared = super().get_capabilities(*given, **options)
+        same = {"list_changed": False}
+        return declared.model_copy(
+            update={
+                "tools": declared.tools and declared.tools.model_copy(update=same),
+                "prompts": declared.prompts and declared.prompts.model_copy(update=same),
+            }
+        )
+
+
+def mcp_server(kernel: Kernel, caller: Caller | None = None) -> McpServer:
     """The MCP server of `kernel`. Over HTTP the guard names the caller; `caller` is for in-memory use."""
     asker = Asker(caller)
     holdings = Holdings(kernel)
     tools, resources, prompts = _Tools(kernel, asker), Resources(holdings, asker), Prompts(asker)
-    return Server(
+    watching = Watching(kernel, holdings, asker)
+    server = McpServer(
         "agentd",
         version=kernel.version,
         title="agentd",
@@ -76,7 +94,10 @@ def mcp_server(kernel: Kernel, caller: Caller | None = None) -> Server[Any]:
         on_list_prompts=prompts.listing,
         on_get_prompt=prompts.get,
         on_completion=Completions(holdings, asker).complete,
+        on_subscriptions_listen=watching.listen,
     )
+    server.watching = watching
+    return server
 
 
 class McpEndpoint:
@@ -87,7 +108,8 @@ class McpEndpoint:
     hanging up cancels) and old-era requests with a progress token.
     """
 
-    def __init__(self, server: Server[Any]) -> None:
+    def __init__(self, server: McpServer) -> None:
+        self._watching = server.watching
         self._json = StreamableHTTPSessionManager(server, stateless=True, json_response=True)
         self._stream = StreamableHTTPSessionManager(server, stateless=True)
 
@@ -95,6 +117,10 @@ class McpEndpoint:
     async def run(self) -> AsyncGenerator[None, None]:
         async with self._json.run(), self._stream.run():
             yield
+
+    def close_streams(self) -> None:
+        """Let clients that listen know that the daemon stops, before it waits for them."""
+        self._watching.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         first = await receive()

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from agentd import sdk
 from agentd.policy.callers import Caller
 from agentd.policy.credentials import Wanted
+from agentd.signals import Changes
 from agentd.store.requests import RequestRow
 from agentd.store.tokens import Role
 
@@ -155,6 +156,11 @@ class Kernel(Protocol):
     def notifiers(self) -> Notifiers: ...
     @property
     def plugins(self) -> sdk.Plugins: ...
+    @property
+    def changes(self) -> Changes:
+        """Announces whatever happens to a job or a run."""
+        ...
+
     async def gateway_complete(
         self, body: dict[str, Any], caller: Caller, *, request_id: str = "", keep: bool = True
     ) -> dict[str, Any]:

@@ -15,12 +15,15 @@ import re
 import select
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 from urllib.parse import quote, urlsplit
 
 from agentd import locations
+
+if TYPE_CHECKING:  # loaded when a client first wants to hear of changes
+    from agentd.server.listening import Subscriptions
 
 __all__ = ["Proxy", "run"]
 
@@ -60,13 +63,15 @@ class Proxy:
         parts = urlsplit(url)
         self._secure, self._address = parts.scheme == "https", parts.netloc
         self._path = parts.path if parts.path not in ("", "/") else "/mcp"
-        self._token, self._stdout, self._connect_seconds = token, stdout, connect_seconds
+        self._token, self._stdout, self.connect_seconds = token, stdout, connect_seconds
         self._cwd = quote(os.getcwd())  # noqa: PTH109 - pathlib takes longer to import than all of this
         self._version = ""  # what an old-era handshake agreed on
         self._harmless: frozenset[str] = frozenset()  # tools that may be called twice
         self._idle: list[tuple[HTTPConnection, float]] = []
         self._open: dict[str, HTTPConnection | None] = {}  # requests under way, by the JSON of their id
         self._lock, self._writing = threading.Lock(), threading.Lock()
+        self._subscriptions: Subscriptions | None = None
+        self._streams: list[threading.Thread] = []
         self._closed = False
 
     def serve(self, stdin: IO[bytes]) -> int:
@@ -79,6 +84,8 @@ class Proxy:
                 continue
             if message.get("method") == "notifications/cancelled":
                 self._cancel(message)
+                continue
+            if self._listens(message):
                 continue
             if "id" in message and "method" in message:
                 with self._lock:
@@ -96,8 +103,12 @@ class Proxy:
         with self._writing:
             self._closed = True
         with self._lock:
+            for connection in filter(None, self._open.values()):
+                hang_up(connection)
             for connection, _ in self._idle:
                 connection.close()
+        for stream in self._streams:
+            stream.join(max(0.0, until - time.monotonic()) + 0.2)
 
     def _parsed(self, line: bytes) -> Json | None:
         try:
@@ -109,6 +120,69 @@ class Proxy:
             self._write_error(None, INVALID_REQUEST, "A message must be one JSON object")
             return None
         return cast("Json", message)
+
+    # --- changes -----------------------------------------------------------------------------
+
+    def _listens(self, message: Json) -> bool:
+        """Whether it is about change notifications, which outlive a request; then it has been dealt with."""
+        method = message.get("method")
+        if method == "subscriptions/listen":
+            return self._listen(message)
+        if not self._version or "id" not in message:
+            return False
+        if method in ("resources/subscribe", "resources/unsubscribe"):
+            self._subscribed().ask(message)
+            return True
+        if method == "resources/list":
+            self._subscribed().want_list()
+        return False
+
+    def _listen(self, message: Json) -> bool:
+        from agentd.server.listening import Stream, is_listen
+
+        if not is_listen(message):
+            return False
+
+        def tell(reply: Json) -> None:
+            if "error" in reply:
+                with self._lock:
+                    self._open.pop(json.dumps(message["id"]), None)
+            self._write({"jsonrpc": "2.0", "id": message["id"], **reply} if "error" in reply else reply)
+
+        Stream(self, message, tell).start()
+        return True
+
+    def _subscribed(self) -> Subscriptions:
+        from agentd.server.listening import Subscriptions
+
+        if self._subscriptions is None:
+            self._subscriptions = Subscriptions(self)
+        return self._subscriptions
+
+    def exchange(self, message: Json, take: Callable[[Json], None]) -> None:
+        """`listening.Line`: send, and hand over each reply. Raises `Unreachable`."""
+        from agentd.server.listening import Unreachable
+
+        try:
+            self._post(message, json.dumps(message).encode(), take)
+        except (Unsent, Broken) as error:
+            raise Unreachable(str(error)) from error
+
+    def open(self, message: Json, keep: Callable[[], None]) -> None:
+        with self._lock:
+            self._open[json.dumps(message["id"])] = None
+        stream = threading.Thread(target=keep, daemon=True)
+        stream.start()
+        self._streams = [each for each in self._streams if each.is_alive()] + [stream]
+
+    def hang_up(self, message: Json) -> None:
+        self._cancel({"params": {"requestId": message["id"]}})
+
+    def is_open(self, message: Json) -> bool:
+        return not self._closed and not self._is_cancelled(message)
+
+    def write(self, message: Json) -> None:
+        self._write(message)
 
     # --- one message -------------------------------------------------------------------------
 
@@ -136,14 +210,15 @@ class Proxy:
             try:
                 return self._post(message, body)
             except (Unsent, Broken) as error:
-                until = until or time.monotonic() + self._connect_seconds
+                until = until or time.monotonic() + self.connect_seconds
                 safe = isinstance(error, Unsent) or is_safe(message, self._harmless)
                 if not safe or self._is_cancelled(message) or time.monotonic() + pause > until:
                     raise
             time.sleep(pause)
             pause = min(pause * 2, 2.0)
 
-    def _post(self, message: Json, body: bytes) -> None:
+    def _post(self, message: Json, body: bytes, take: Callable[[Json], None] | None = None) -> None:
+        """Send once. The replies are written, or given to `take` if there is one."""
         connection = self._connection()
         if "id" in message:
             with self._lock:
@@ -153,15 +228,29 @@ class Proxy:
         try:
             connection.request("POST", self._path, body, self._headers(message))
             response = connection.getresponse()
-            self._pass_on(message, response)
+            self._hand_over(response, take) if take else self._pass_on(message, response)
         except (OSError, HTTPException) as error:
             connection.close()
             if not self._is_cancelled(message):
                 raise Broken(str(error) or type(error).__name__) from error
             return None
-        if response.will_close:
+        if response.will_close or self._closed or self._is_cancelled(message):
             return connection.close()
         return self._keep(connection)
+
+    def _hand_over(self, response: HTTPResponse, take: Callable[[Json], None]) -> None:
+        if response.headers.get_content_type() == "text/event-stream":
+            for event in events(response):
+                with contextlib.suppress(ValueError):  # what is no JSON is no message
+                    take(as_object(json.loads(event)))
+            return
+        body = response.read()
+        try:
+            reply = as_object(json.loads(body))
+        except ValueError:
+            reply = {}
+        wrong = {"code": DAEMON_GONE, "message": refusal(response.status, body)}
+        take(reply if "jsonrpc" in reply else {"error": wrong})
 
     def _pass_on(self, message: Json, response: HTTPResponse) -> None:
         if response.headers.get_content_type() == "text/event-stream":
@@ -196,6 +285,8 @@ class Proxy:
     def _learn(self, message: Json, result: Json) -> None:
         if message.get("method") == "initialize":
             self._version = str(result.get("protocolVersion", ""))
+            if resources := as_object(as_object(result.get("capabilities")).get("resources")):
+                resources |= {"subscribe": True, "listChanged": True}  # served here: see `listening`
         elif message.get("method") == "tools/list":
             tools = [as_object(tool) for tool in result.get("tools", [])]
             self._harmless |= {str(tool.get("name")) for tool in tools if is_harmless(tool)}
@@ -217,7 +308,7 @@ class Proxy:
         key = json.dumps(as_object(message.get("params")).get("requestId"))
         with self._lock:
             connection = self._open.pop(key, None)
-        if connection is not None and connection.sock is not None:
+        if connection is not None:
             hang_up(connection)
 
     def _is_cancelled(self, message: Json) -> bool:
@@ -341,4 +432,5 @@ def is_readable(connection: HTTPConnection) -> bool:
 def hang_up(connection: HTTPConnection) -> None:
     """Wake the thread that reads from it. It closes the connection itself."""
     with contextlib.suppress(OSError):  # already gone
-        connection.sock.shutdown(2)
+        if connection.sock is not None:
+            connection.sock.shutdown(2)

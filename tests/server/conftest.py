@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import httpx2
 import pytest
+import uvicorn
 from mcp.client.client import Client
 from mcp.client.streamable_http import streamable_http_client
 from pydantic import BaseModel, Field, ValidationError
@@ -24,6 +25,7 @@ from agentd.server.app import bind, http_server
 from agentd.server.auth import Gate
 from agentd.server.mcp import mcp_server
 from agentd.server.ports import Caller, Kernel, Verdict, Wanted
+from agentd.signals import Changes
 from agentd.store.requests import RequestRow
 
 
@@ -445,6 +447,8 @@ class FakeKernel:
     tokens: FakeTokens = field(default_factory=FakeTokens)
     notifiers: FakeNotifiers = field(default_factory=FakeNotifiers)
     plugins: Plugins = field(default_factory=Plugins.open)
+    changes: Changes = field(default_factory=Changes)
+    loop: asyncio.AbstractEventLoop | None = None  # that of the server, where it has one of its own
 
     def __post_init__(self) -> None:
         self.calls = FakeCalls(self.jobs)
@@ -477,10 +481,14 @@ class Daemon:
 
     port: int
     kernel: FakeKernel
+    server: uvicorn.Server
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def stop(self) -> None:
+        self.server.should_exit = True
 
 
 @pytest.fixture
@@ -500,10 +508,14 @@ def daemon(kernel: FakeKernel, gate: Gate) -> Iterator[Daemon]:
     server = http_server(satisfied, gate)
     listener = bind("127.0.0.1", 0)
 
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    async def serve() -> None:
+        kernel.loop = asyncio.get_running_loop()
+        await server.serve(sockets=[listener])
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     # The socket already listens: whoever connects before the server has started is queued, not refused.
-    yield Daemon(listener.getsockname()[1], kernel)
+    yield Daemon(listener.getsockname()[1], kernel, server)
     server.should_exit = True
     thread.join()
     listener.close()
@@ -554,3 +566,13 @@ def connect(request: pytest.FixtureRequest) -> Connect:
 @pytest.fixture(params=ERAS)
 def connect_http(request: pytest.FixtureRequest, daemon: Any) -> Connect:
     return over_http(daemon, request.param)
+
+
+@pytest.fixture
+def http_to() -> Callable[..., Connect]:
+    return over_http
+
+
+@pytest.fixture
+def memory_to() -> Callable[..., Connect]:
+    return in_memory
