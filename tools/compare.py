@@ -61,7 +61,7 @@ async def compare(
     Paired, with a confidence interval of the difference: better when all of it is above 0, not_worse when
     all of it is above -margin, worse when all of it is below 0 and a loss of margin is possible, else
     inconclusive.
-    Both reports must be of the same suite; use `evaluate` or `baseline` to make them.
+    Not for reports of different suites. `evaluate` and `baseline` make reports.
     """
     return compared(ctx.reports.get(candidate), ctx.reports.get(baseline), margin, alpha)
 

@@ -42,6 +42,7 @@ async def check_dataset(
     duplicates, contradictions, rare labels, and rows of the suite: copies, shared runs of words and
     paraphrases (these fail the job; paraphrases are looked for if the catalog has minilm-l6).
     Rows are {"prompt", "completion"}, {"messages"} or {"text"}. `finetune` takes the result's `dataset`.
+    Not for files in other shapes: `prepare_data` first.
     """
     file, artifact = dataset_path(ctx, path)
     read = read_dataset(file)

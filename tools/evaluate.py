@@ -61,7 +61,7 @@ KEPT_ANSWERS_MB = 512
 # --- evaluate -------------------------------------------------------------------------------
 
 
-@tool(title="Evaluate a model on a suite", launches=True)
+@tool(title="Evaluate a model on a suite", launches=True, open_world=True)
 async def evaluate(
     ctx: Context,
     *,
@@ -89,7 +89,7 @@ async def evaluate(
     Needs a model that answers: a remote one, or a local one started with `serve`. The report it saves
     is what `compare` takes. Rows that got no answer count as errors, never as zeros. Answers are kept:
     the same model is not asked the same again, unless `fresh`.
-    For public benchmarks use `evaluate_harness`; for a baseline without a generating model, `baseline`.
+    Not for public benchmarks (`evaluate_harness`), nor to fit a baseline (`baseline`).
     """
     found = find_suite(ctx, suite)
     version = find_prompt(ctx, prompt) if prompt else None

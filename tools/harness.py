@@ -27,7 +27,7 @@ UNSAFE = ("humaneval", "humaneval_instruct", "humaneval_plus", "mbpp", "mbpp_ins
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
-@tool(title="Run lm-evaluation-harness", launches=True)
+@tool(title="Run lm-evaluation-harness", launches=True, open_world=True)
 async def evaluate_harness(
     ctx: Context,
     *,
@@ -48,12 +48,12 @@ async def evaluate_harness(
         int | None, Field(ge=0, le=64, description="examples in the prompt; by default the task's own")
     ] = None,
     chat_template: Annotated[bool, Field(description="ask through the model's chat template")] = True,
-    seed: Annotated[int, Field(ge=0)] = 0,
+    seed: Annotated[int, Field(ge=0, description="of the examples that are drawn")] = 0,
 ) -> Launch:
     """Score a model with the harness's published tasks or with task files of your own.
 
     Runs the model itself, without a server; keeps a report a task. Tasks whose data lie on the hub
-    need network, or `data`. To compare with your own rows and a served model, use `evaluate`.
+    need network, or `data`. Not for your own rows or a served model: use `evaluate`.
     Result: model, scores {task: score}, reports {task: id}, n, seconds.
     """
     source = ctx.catalog.get(model)

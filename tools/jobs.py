@@ -47,7 +47,7 @@ def _status(ctx: Context, handle: str) -> Status:
 async def job_status(ctx: Context, *, job: Handle) -> Status:
     """State, progress, cost and result of a job or run, and what to do next. Answers at once.
 
-    Use job_wait instead to wait for the end.
+    Not for waiting: use `job_wait`.
     """
     return _status(ctx, job)
 
@@ -61,7 +61,8 @@ async def job_wait(
 ) -> Status:
     """Wait until a job has ended (a service: is ready), at most `max_s` seconds, and tell its state.
 
-    Call it again while the state is not final. A job that waits for approval stays so until a person answers.
+    Call it again while the state is not final. Not for a job in waiting_approval: it stays so until a
+    person answers, so tell them.
     """
     if job.startswith("run-"):
         await ctx.plans.wait(job, max_s)
@@ -77,13 +78,16 @@ async def job_logs(
     job: Annotated[str, Field(description="id of the job")],
     tail: Annotated[int, Field(ge=1, le=500, description="how many of the last lines")] = 50,
 ) -> Logs:
-    """The last lines a job printed. Use it to learn why a job failed, not to follow progress."""
+    """The last lines a job printed: why it failed. Not for following progress: use `job_wait`."""
     return Logs(lines=ctx.jobs.logs(job, tail=tail))
 
 
 @tool(title="Cancel a job or run", result=Status, destructive=True, idempotent=True)
 async def job_cancel(ctx: Context, *, job: Handle) -> Status:
-    """End a job and every process it started, or stop a run. What it had finished stays."""
+    """End a job and every process it started, or stop a run. What it had finished stays.
+
+    Not for services: use `stop_service`.
+    """
     if job.startswith("run-"):
         await ctx.plans.stop(job)
     else:
@@ -98,13 +102,16 @@ async def quote(
     tool: Annotated[str, Field(description="name of the tool that would be called")],
     arguments: Annotated[dict[str, Any], Field(description="its arguments")],
 ) -> Quote:
-    """Time, memory and money a call would take. Checks its arguments and data; starts nothing."""
+    """Time, memory and money a call would take. Checks its arguments and data; starts nothing.
+
+    Not for tools that answer at once: they take nothing.
+    """
     if tool == "quote":
         raise InputError("A quote cannot be quoted", hint="Name the tool that would do the work")
     return await ctx.quote(tool, arguments)
 
 
-@tool(title="Run a plan", result=RunHandle)
+@tool(title="Run a plan", result=RunHandle, destructive=True, open_world=True)
 async def run_plan(
     ctx: Context,
     *,

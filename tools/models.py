@@ -242,7 +242,7 @@ def fetch_quote(known: Known | None) -> Quote:
 async def list_models(ctx: Context) -> ModelList:
     """Every model and alias: kind, size, which service answers for it, and its newest measured quality.
 
-    Look here before naming a model in another tool.
+    Look here before naming a model in another tool. Not for all that was measured: read agentd://reports.
     """
     reports = ctx.reports.list()
     return ModelList(
@@ -294,7 +294,7 @@ async def chat(
 ) -> ChatResult:
     """Send one message to a model or alias and get its answer, with why that model was chosen and its cost.
 
-    A local model has to be served first (`serve`). To measure quality use `evaluate`, not single questions.
+    A local model has to be served first (`serve`). Not for measuring quality: use `evaluate`.
     """
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": message})
@@ -330,7 +330,8 @@ async def promote(
     """Point an alias at another model, so that everybody who uses the alias gets that model from now on.
 
     The two reports are compared anew, and the alias moves only if the model is better or not worse.
-    With `force` it moves in any case: for a first alias, or to roll back. To try a model, ask it by name.
+    With `force` it moves in any case: for a first alias, or to roll back. Not for trying a model: ask
+    it by name.
     """
     target, why = await grounds(ctx, model, report, against, margin, because, force=force)
     before = ctx.catalog.alias(alias)

@@ -289,7 +289,7 @@ async def search(
 ) -> Hits:
     """Find passages in documents that were ingested before, with source, byte offsets and scores.
 
-    Use it to read what the documents say; to get an answer with citations use `answer`.
+    Use it to read what the documents say. Not for an answer with citations: use `answer`.
     """
     service = await ready_retriever(ctx)
     await known_collection(ctx, service, collection)
@@ -313,7 +313,7 @@ def holds(cited: Mapping[str, Any]) -> bool:
 # --- answer -----------------------------------------------------------------------------------
 
 
-@tool(title="Answer from documents", result=Answer, read_only=True)
+@tool(title="Answer from documents", result=Answer, read_only=True, open_world=True)
 async def answer(
     ctx: Context,
     *,

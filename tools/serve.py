@@ -100,7 +100,7 @@ async def stop_service(
 ) -> Stopped:
     """Stop a service and free its memory. Its models stay in the catalog; `serve` brings them back.
 
-    All models that it serves stop answering, not only the one that is named.
+    All models that it serves stop answering. Not for a job that ends by itself: use `job_cancel`.
     """
     found = ctx.services.find(service)
     if found is None:

@@ -211,11 +211,11 @@ class _Tools:
         if tool.name not in self._described:
             self._described[tool.name] = types.Tool(
                 name=tool.name,
+                title=tool.title,
                 description=tool.description,
                 input_schema=input_schema(tool.arguments),
                 output_schema=output_schema(tool.result),
                 annotations=types.ToolAnnotations(
-                    title=tool.title,
                     read_only_hint=tool.read_only,
                     destructive_hint=tool.destructive,
                     idempotent_hint=tool.idempotent,

@@ -13,10 +13,15 @@ from typing import Any, cast
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 
+from agentd.sdk import JobView
+
 __all__ = ["input_schema", "output_schema"]
 
 Schema = dict[str, Any]
 LONGEST_ENUM = 10
+
+OUTLINED = {JobView: ("id", "state", "reason", "progress", "result", "approval", "service", "next")}
+"""What a caller acts on, of results with many fields. Every tool that launches answers with the first."""
 
 
 class _Generator(GenerateJsonSchema):
@@ -34,11 +39,21 @@ def input_schema(model: type[BaseModel]) -> Schema:
 
 @cache  # tools that launch something share theirs
 def output_schema(model: type[BaseModel]) -> Schema:
-    """The result, one level deep: names and types. A field that is null is left out of the answer."""
+    """The result, one level deep: names and types. A field that is null is left out of the answer.
+
+    An answer may have more fields than are named here: nothing forbids them.
+    """
     schema = model.model_json_schema(schema_generator=_Generator)
     defs, fields = schema.get("$defs", {}), schema.get("properties", {})
-    required = [name for name in schema.get("required", []) if not _is_nullable(fields[name])]
+    if model in OUTLINED:
+        fields = {name: fields[name] for name in OUTLINED[model]}
+    required = [
+        name for name in schema.get("required", []) if name in fields and not _is_nullable(fields[name])
+    ]
     outline = {name: _outline(field, defs) for name, field in fields.items()}
+    if model in OUTLINED:  # said once, in docs/tools.md, instead of by every tool
+        for field in outline.values():
+            field.pop("enum", None)
     return {"type": "object", "properties": outline} | ({"required": required} if required else {})
 
 
@@ -55,8 +70,8 @@ def _shrink(node: Any, defs: Mapping[str, Schema], inside: tuple[str, ...]) -> A
         return {"type": "object"}
     shrunk: Schema = {}
     for key, value in node.items():
-        if key in ("title", "$defs"):
-            continue
+        if key in ("title", "$defs") or (key == "default" and value in ("", [], {})):
+            continue  # to leave an optional argument out is to leave it empty
         if key == "properties":
             shrunk[key] = {field: _shrink(sub, defs, inside) for field, sub in value.items()}
         elif key in ("default", "const", "enum", "examples"):  # data, not schema

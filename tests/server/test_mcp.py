@@ -37,8 +37,8 @@ async def test_tools_are_listed_with_schemas_and_hints(connect: Connect) -> None
         "required": ["data"],
         "additionalProperties": False,
     }
+    assert tools["echo"].title == "Echo"
     assert tools["echo"].annotations == types.ToolAnnotations(
-        title="Echo",
         read_only_hint=True,
         destructive_hint=False,
         idempotent_hint=True,

@@ -43,7 +43,7 @@ def test_arguments_are_inlined_without_titles_and_nulls() -> None:
             "name": {"anyOf": [{"type": "string"}, {"type": "integer"}], "description": "either"},
             "tree": {
                 "type": "object",
-                "properties": {"children": {"type": "array", "items": {"type": "object"}, "default": []}},
+                "properties": {"children": {"type": "array", "items": {"type": "object"}}},
             },
         },
         "required": ["title"],
@@ -73,3 +73,22 @@ def test_a_result_is_outlined_one_level_deep() -> None:
 
 def test_a_job_costs_few_tokens() -> None:
     assert len(json.dumps(output_schema(JobView), separators=(",", ":"))) < 800
+
+
+def test_an_answer_with_a_job_names_what_a_caller_acts_on() -> None:
+    schema = output_schema(JobView)
+    assert list(schema["properties"]) == [
+        "id", "state", "reason", "progress", "result", "approval", "service", "next"
+    ]  # fmt: skip
+    assert schema["required"] == ["id", "state"]
+    assert schema["properties"]["state"] == {"type": "string"}
+
+
+def test_an_empty_default_is_not_told() -> None:
+    class Given(BaseModel):
+        name: str = ""
+        names: list[str] = []
+        n: int = 0
+
+    properties = input_schema(Given)["properties"]
+    assert ["default" in properties[each] for each in ("name", "names", "n")] == [False, False, True]
