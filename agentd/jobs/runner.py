@@ -112,6 +112,10 @@ class Jobs:
         """The job as everybody sees it. Raises `NotFound`."""
         return self._view(self.row(job_id))
 
+    def owner(self, job_id: str) -> str:
+        """The principal who asked for it. Raises `NotFound`."""
+        return self.row(job_id).principal
+
     def list(self, *, state: str | None = None, limit: int = 50) -> list[JobView]:
         """Newest first; ``state="live"`` for all that have not ended."""
         return [self._view(row) for row in self._table.list(state=state, limit=limit)]

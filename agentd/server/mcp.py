@@ -20,33 +20,31 @@ from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
-from pydantic import BaseModel
 from starlette.types import Message, Receive, Scope, Send
 
 from agentd.errors import AgentdError, NotFound, Unauthorized
-from agentd.redaction import redact
-from agentd.sdk import JobView, Tool
+from agentd.sdk import Tool
 from agentd.server.asker import Asker, Context
 from agentd.server.auth import require
 from agentd.server.completion import Completions
 from agentd.server.holdings import Holdings
-from agentd.server.job_text import headline, job_text
+from agentd.server.job_tasks import JobTasks
+from agentd.server.job_text import headline
 from agentd.server.ports import Caller, Kernel, role_for
 from agentd.server.prompts import Prompts
 from agentd.server.resources import Resources
+from agentd.server.results import tool_error, tool_result
 from agentd.server.schema import input_schema, output_schema
+from agentd.server.tasks import TasksExtension, install
 from agentd.server.watching import Watching
-from agentd.server.wire import dump, error_of
+from agentd.server.wire import error_of
 
-__all__ = ["ERROR_META", "KEY_META", "McpEndpoint", "mcp_server"]
+__all__ = ["KEY_META", "McpEndpoint", "mcp_server"]
 
 log = logging.getLogger(__name__)
 
 KEY_META = "agentd/idempotency-key"
 """A call's ``_meta`` may carry it: the same key and arguments again give the same job."""
-
-ERROR_META = "agentd/error"
-"""A tool error's ``_meta`` holds it as data under this name: `wire.error_of`."""
 
 INSTRUCTIONS = """\
 agentd runs the LLM engineering loop on this machine: data, retrieval, fine-tuning, quantizing, serving, \
@@ -97,6 +95,7 @@ def mcp_server(kernel: Kernel, caller: Caller | None = None) -> McpServer:
         on_subscriptions_listen=watching.listen,
     )
     server.watching = watching
+    install(server, TasksExtension(JobTasks(kernel, asker)))
     return server
 
 
@@ -165,13 +164,13 @@ class _Tools:
             async with self._reporting(ctx, params.arguments or {}):
                 result = await self._kernel.calls.call(tool.name, params.arguments or {}, caller, key=key)
         except AgentdError as error:
-            return _tool_error(error_of(error))
+            return tool_error(error_of(error))
         except Exception:  # the outermost edge: what a client must not see goes to the log
             incident = secrets.token_hex(4)
             log.exception("tool %s failed, incident %s", tool.name, incident)
             hint = f"See incident {incident} in the daemon's log."
-            return _tool_error({"code": "internal", "message": f"{tool.name} failed", "hint": hint})
-        return _tool_result(result)
+            return tool_error({"code": "internal", "message": f"{tool.name} failed", "hint": hint})
+        return tool_result(result)
 
     def _no_such_tool(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         """A call that was meant to answer an approval is told that it cannot, whatever its credential."""
@@ -180,7 +179,7 @@ class _Tools:
                 params.name, params.arguments or {}, self._caller_of.known(ctx)
             )
         except Unauthorized as error:
-            return _tool_error(error_of(error))
+            return tool_error(error_of(error))
         self._caller_of(ctx)
         raise MCPError(types.INVALID_PARAMS, str(NotFound("tool", params.name, self._kernel.calls.tools)))
 
@@ -225,26 +224,8 @@ class _Tools:
         return self._described[tool.name]
 
 
-# --- results ---------------------------------------------------------------------------------
-
-
-def _tool_result(result: BaseModel) -> types.CallToolResult:
-    """A model reads it: the last place where a secret can be taken out."""
-    plain = redact(result.model_dump(mode="json"))
-    structured = {name: value for name, value in plain.items() if value is not None}
-    text = redact(job_text(result)) if isinstance(result, JobView) else dump(structured)
-    return types.CallToolResult(content=[types.TextContent(text=text)], structured_content=structured)
-
-
 def _figure(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
-
-
-def _tool_error(error: dict[str, str]) -> types.CallToolResult:
-    text = f"{error['code']}: {error['message']}. {error['hint']}".strip()
-    return types.CallToolResult(
-        content=[types.TextContent(text=text)], is_error=True, _meta={ERROR_META: error}
-    )
 
 
 def _idempotency_key(meta: Mapping[str, Any] | None) -> str:

@@ -56,6 +56,10 @@ class Calls(Protocol):
 
 
 class Jobs(sdk.Jobs, Protocol):
+    def owner(self, job_id: str) -> str:
+        """The principal who asked for it. Raises `NotFound`."""
+        ...
+
     def attempt_folder(self, job_id: str) -> Path | None: ...
     def follow(self, job_id: str) -> AsyncIterator[sdk.JobView]:
         """The job now and after each change, until it has ended. Raises `NotFound`."""

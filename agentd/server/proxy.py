@@ -29,7 +29,12 @@ __all__ = ["Proxy", "run"]
 
 VERSION_META = "io.modelcontextprotocol/protocolVersion"
 KEY_META = "agentd/idempotency-key"
-NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+NAMED_BY = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    **dict.fromkeys(("tasks/get", "tasks/update", "tasks/cancel"), "taskId"),
+}
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600

@@ -19,7 +19,7 @@ from agentd.daemon import Daemon
 from agentd.policy.callers import Caller
 from agentd.sdk import JobView
 from agentd.server.app import bind, http_server
-from agentd.server.mcp import ERROR_META
+from agentd.server.results import ERROR_META
 from agentd.store.tokens import Role, TokenTable
 
 pytestmark = pytest.mark.anyio

@@ -119,6 +119,10 @@ class FakeJobs:
             raise NotFound("job", job_id, self.stories)
         return self.stories[job_id][-1]
 
+    def owner(self, job_id: str) -> str:
+        self.get(job_id)
+        return "ada-operate"
+
     def list(self, *, state: str | None = None, limit: int = 50) -> list[JobView]:
         views = [story[-1] for story in self.stories.values()]
         return [view for view in views if state in (None, view.state)][:limit]
@@ -139,7 +143,7 @@ class FakeJobs:
         self.get(job_id)
         return ["one", "two", "three"][-tail:]
 
-    async def cancel(self, job_id: str) -> JobView:
+    async def cancel(self, job_id: str, *, by: str = "daemon") -> JobView:
         self.cancelled.append(job_id)
         return self.get(job_id).model_copy(update={"state": "cancelled"})
 

@@ -14,7 +14,8 @@ import pytest
 from mcp.client.client import Client
 from mcp.shared.exceptions import MCPError
 
-from agentd.server.mcp import ERROR_META, KEY_META
+from agentd.server.mcp import KEY_META
+from agentd.server.results import ERROR_META
 
 pytestmark = pytest.mark.anyio
 Connect = Callable[..., AbstractAsyncContextManager[Client]]
