@@ -17,16 +17,20 @@ ERROR_META = "agentd/error"
 
 
 def tool_result(result: BaseModel) -> types.CallToolResult:
-    """A model reads it: the last place where a secret can be taken out. A job comes with a link to it."""
+    """A model reads it: the last place where a secret can be taken out.
+
+    A job, or what holds one in its field `job`, is told in words and comes with a link to it.
+    """
     plain = redact(result.model_dump(mode="json"))
     structured = {name: value for name, value in plain.items() if value is not None}
-    if not isinstance(result, JobView):
+    job = result if isinstance(result, JobView) else getattr(result, "job", None)
+    if not isinstance(job, JobView):
         return types.CallToolResult(
             content=[types.TextContent(text=dump(structured))], structured_content=structured
         )
-    content: list[types.ContentBlock] = [types.TextContent(text=redact(job_text(result)))]
-    if result.id:
-        content.append(job_link(result.id, redact(headline(result))))
+    content: list[types.ContentBlock] = [types.TextContent(text=redact(job_text(job)))]
+    if job.id:
+        content.append(job_link(job.id, redact(headline(job))))
     return types.CallToolResult(content=content, structured_content=structured)
 
 

@@ -13,9 +13,11 @@ import mcp_types as types
 import pytest
 from mcp.client.client import Client
 from mcp.shared.exceptions import MCPError
+from pydantic import BaseModel
 
+from agentd.sdk import JobView
 from agentd.server.mcp import KEY_META
-from agentd.server.results import ERROR_META
+from agentd.server.results import ERROR_META, tool_result
 
 pytestmark = pytest.mark.anyio
 Connect = Callable[..., AbstractAsyncContextManager[Client]]
@@ -156,6 +158,18 @@ async def test_waiting_without_a_progress_token_just_answers(connect: Connect) -
         result = await client.call_tool("job_wait", {"job": "job-1", "max_s": 0})
     assert (result.structured_content or {})["result"] == {"loss": 0.5}
     assert 'result: {"loss":0.5}' in text_of(result)
+
+
+def test_a_state_of_a_job_is_told_in_words_and_in_full_as_data() -> None:
+    class Status(BaseModel):
+        id: str
+        job: JobView
+
+    view = JobView(id="job-1", tool="finetune", title="A run", state="succeeded", result={"loss": 0.5})
+    result = tool_result(Status(id=view.id, job=view))
+    assert text_of(result) == 'finetune job-1: succeeded\nresult: {"loss":0.5}'
+    assert (result.structured_content or {})["job"]["result"] == {"loss": 0.5}
+    assert isinstance(result.content[-1], types.ResourceLink)
 
 
 async def test_progress_of_an_unknown_job_is_only_a_tool_error(connect: Connect) -> None:
