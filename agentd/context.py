@@ -16,17 +16,15 @@ from agentd.jobs.runner import Jobs
 from agentd.plugins import Plugins
 from agentd.policy.callers import Caller
 from agentd.sdk import Launch, Quote, ServiceView
+from agentd.sight import SeenRuns, Sight
 
 __all__ = ["Context", "Offer", "Running"]
 
 
 class Running(Protocol):
-    """Runs of plans, which are carried out a floor above."""
+    """What starts runs of plans, a floor above."""
 
     def start(self, path: Path, params: Mapping[str, Any], caller: Caller) -> dict[str, Any]: ...
-    def view(self, run_id: str) -> dict[str, Any]: ...
-    async def wait(self, run_id: str, max_s: float) -> dict[str, Any]: ...
-    async def stop(self, run_id: str) -> dict[str, Any]: ...
 
 
 class Calling(Protocol):
@@ -54,6 +52,7 @@ class Offer:
     accelerator: str
     data_dir: Path
     scratch_dir: Path
+    sight: Sight
     runs: Running | None = None
 
 
@@ -65,10 +64,10 @@ class Context:
         self.artifacts, self.reports, self.accelerator = offer.artifacts, offer.reports, offer.accelerator
         self.judgements, self.traffic = offer.judgements, offer.traffic
         self.plugins: sdk.Plugins = offer.plugins
-        self.jobs: sdk.Jobs = jobs
+        self.jobs: sdk.Jobs = offer.sight.jobs_of(caller)
         self.catalog: sdk.Catalog = offer.catalog_for(caller)
         self.services: sdk.Services = _Services(calls, jobs, caller)
-        self.plans: sdk.Plans = _Plans(offer.runs, caller)
+        self.plans: sdk.Plans = _Plans(offer, caller)
         self._calls, self._offer, self._caller = calls, offer, caller
 
     def path(self, text: str) -> Path:
@@ -151,16 +150,16 @@ class _Services:
 class _Plans:
     """`sdk.Plans` for one caller."""
 
-    def __init__(self, runs: Running | None, caller: Caller) -> None:
-        self._given, self._caller = runs, caller
+    def __init__(self, offer: Offer, caller: Caller) -> None:
+        self._offer, self._caller = offer, caller
 
     @property
-    def _runs(self) -> Running:
-        assert self._given is not None, "set before the first call"
-        return self._given
+    def _runs(self) -> SeenRuns:
+        return self._offer.sight.runs_of(self._caller)
 
     def start(self, path: Path, params: Mapping[str, Any]) -> dict[str, Any]:
-        return self._runs.start(path, params, self._caller)
+        assert self._offer.runs is not None, "set before the first call"
+        return self._offer.runs.start(path, params, self._caller)
 
     async def wait(self, run_id: str, max_s: float) -> dict[str, Any]:
         return await self._runs.wait(run_id, max_s)

@@ -43,6 +43,7 @@ from agentd.router.dispatch import Dispatch
 from agentd.router.providers import with_provider
 from agentd.router.traffic import Traffic
 from agentd.sdk import Model
+from agentd.sight import Seen, Sight
 from agentd.signals import Changes
 from agentd.store import Store
 from agentd.store.approvals import ApprovalTable
@@ -173,6 +174,7 @@ class Daemon:
             config.capture, self._dispatch, self.requests, self.judgements, self.journal, self.traffic_table
         )
         self.catalog = self._catalog_for(Caller("daemon", "admin", "daemon", self.state_dir, is_agent=True))
+        self._sight = Sight(people, self.jobs, self.approvals, self.requests, self.journal, self.ledger)
         offer = Offer(
             self.artifacts,
             self._catalog_for,
@@ -185,6 +187,7 @@ class Daemon:
             self.accelerator,
             self.state_dir / "data",
             self.state_dir / "scratch",
+            self._sight,
         )
         self.calls = Calls(
             self.plugins.tools(),
@@ -202,7 +205,7 @@ class Daemon:
             self._room.check,
         )
         self.runs = Runs(RunTable(self.store), self.calls, self.jobs, self.journal, self.changes)
-        offer.runs = self.runs
+        offer.runs = self._sight.runs = self.runs
         self.notifiers: Notifiers = open_notifiers(config.notify, NotifierTable(self.store), self.journal)
         self._caretaker = Caretaker()
         self._caretaker.every(EXPIRE_EVERY_S, self.approvals.expire)
@@ -266,6 +269,12 @@ class Daemon:
             self.journal.append("journal.broken", str(head), "daemon", noted_at=head.at, host=head.host)
 
     # --- what the server calls --------------------------------------------------------------
+
+    def seen_by(self, caller: Caller) -> Seen:
+        return self._sight.of(caller)
+
+    def attempt_folder(self, job_id: str) -> Path | None:
+        return self.jobs.attempt_folder(job_id)
 
     async def gateway_complete(
         self, body: dict[str, Any], caller: Caller, *, request_id: str = "", keep: bool = True

@@ -26,6 +26,7 @@ FLOORS = (
     ("config",),
     ("store",),
     ("policy", "plugins", "jobs", "artifacts", "notify", "disk"),
+    ("sight",),
     ("context", "backup"),
     ("binder",),
     ("router", "calls"),

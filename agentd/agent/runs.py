@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -144,8 +144,17 @@ class Runs:
             "steps": [self._step_view(step, done.get(step.id)) for step in plan.steps],
         }
 
-    def list(self, *, limit: int = 50) -> list[dict[str, Any]]:
-        return [run.model_dump(mode="json", exclude={"source"}) for run in self._table.list(limit=limit)]
+    def find(self, run_id: str) -> RunRow | None:
+        return self._table.find(run_id)
+
+    def principals(self) -> list[str]:
+        """Who has runs."""
+        return self._table.principals()
+
+    def list(self, *, limit: int = 50, of: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Newest first; `of` leaves only those of these principals."""
+        listed = self._table.list(limit=limit, of=of)
+        return [run.model_dump(mode="json", exclude={"source"}) for run in listed]
 
     def ids(self) -> list[str]:
         return [run.id for run in self._table.list(limit=500)]

@@ -13,7 +13,7 @@ import contextlib
 import json
 import logging
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -116,9 +116,21 @@ class Jobs:
         """The principal who asked for it. Raises `NotFound`."""
         return self.row(job_id).principal
 
-    def list(self, *, state: str | None = None, limit: int = 50) -> list[JobView]:
-        """Newest first; ``state="live"`` for all that have not ended."""
-        return [self._view(row) for row in self._table.list(state=state, limit=limit)]
+    def list(
+        self, *, state: str | None = None, limit: int = 50, of: Sequence[str] | None = None
+    ) -> list[JobView]:
+        """Newest first; ``state="live"``: all that have not ended; `of`: services, and these principals'."""
+        return [self._view(row) for row in self._table.list(state=state, limit=limit, of=of)]
+
+    def ids(self, *, limit: int, of: Sequence[str] | None) -> list[str]:
+        return self._table.ids(limit=limit, of=of)
+
+    def principals(self) -> list[str]:
+        """Who has jobs."""
+        return self._table.principals()
+
+    def find(self, job_id: str) -> JobRow | None:
+        return self._table.find(job_id)
 
     def logs(self, job_id: str, *, tail: int = 50) -> list[str]:
         """The last lines that the job wrote; empty before its first attempt."""

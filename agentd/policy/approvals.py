@@ -9,7 +9,7 @@ an identity that agentd.toml does not give to a person cannot approve: it might 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from agentd.errors import Conflict, Denied, InputError, NotFound, Unauthorized
@@ -63,13 +63,21 @@ class Approvals:
 
     # --- reading ----------------------------------------------------------------------------
 
-    def list(self, *, state: str | None = "pending") -> list[Approval]:
-        """Newest first."""
-        return self._table.list(state=state)
+    def list(self, *, state: str | None = "pending", of: Sequence[str] | None = None) -> list[Approval]:
+        """Newest first; `of` leaves only what these principals asked for."""
+        return self._table.list(state=state, of=of)
+
+    def principals(self) -> list[str]:
+        """Who asked for something."""
+        return self._table.principals()
+
+    def find(self, approval_id: str) -> Approval | None:
+        """By its own id or by that of its job."""
+        return self._table.find(approval_id) or self._table.of_job(approval_id)
 
     def get(self, approval_id: str) -> Question:
         """By its own id or by that of its job. Raises `NotFound`."""
-        approval = self._table.find(approval_id) or self._table.of_job(approval_id)
+        approval = self.find(approval_id)
         if approval is None:
             raise NotFound("approval", approval_id, [a.id for a in self.list()])
         like = self._table.last_like(approval)

@@ -26,7 +26,7 @@ from starlette.routing import Route
 
 from agentd.errors import AgentdError, InputError, NotFound
 from agentd.server.auth import caller_of, require
-from agentd.server.ports import Caller, Kernel, Role, Wanted, role_for
+from agentd.server.ports import Caller, Kernel, Role, Seen, Wanted, role_for
 from agentd.server.schema import input_schema
 from agentd.server.wire import dump, error_body, error_of, status_of
 
@@ -113,6 +113,9 @@ class _Api:
     def __init__(self, kernel: Kernel, shutdown: Callable[[], None]) -> None:
         self._kernel, self._shutdown, self._since = kernel, shutdown, time.monotonic()
 
+    def _seen(self, caller: Caller) -> Seen:
+        return self._kernel.seen_by(caller)
+
     # --- the daemon --------------------------------------------------------------------------
 
     async def status(self, request: Request, caller: Caller) -> Response:
@@ -163,51 +166,51 @@ class _Api:
 
     async def jobs(self, request: Request, caller: Caller) -> Response:
         state = request.query_params.get("state")
-        return _json(self._kernel.jobs.list(state=state, limit=_number(request, "limit", 50)))
+        return _json(self._seen(caller).jobs.list(state=state, limit=_number(request, "limit", 50)))
 
     async def job(self, request: Request, caller: Caller) -> Response:
-        return _json(self._kernel.jobs.get(_id(request)))
+        return _json(self._seen(caller).jobs.get(_id(request)))
 
     async def job_logs(self, request: Request, caller: Caller) -> Response:
-        return _json({"lines": self._kernel.jobs.logs(_id(request), tail=_number(request, "tail", 50))})
+        return _json({"lines": self._seen(caller).jobs.logs(_id(request), tail=_number(request, "tail", 50))})
 
     async def job_attempt(self, request: Request, caller: Caller) -> Response:
         """Where the newest attempt lies on this machine: for people and benchmarks."""
-        return _json({"folder": self._kernel.jobs.attempt_folder(_id(request))})
+        return _json({"folder": self._kernel.attempt_folder(_id(request))})
 
     async def job_follow(self, request: Request, caller: Caller) -> Response:
-        self._kernel.jobs.get(_id(request))  # an unknown id is a 404, not an empty stream
-        return _lines(self._kernel.jobs.follow(_id(request)))
+        self._seen(caller).jobs.get(_id(request))  # an unknown id is a 404, not an empty stream
+        return _lines(self._seen(caller).jobs.follow(_id(request)))
 
     async def job_cancel(self, request: Request, caller: Caller) -> Response:
-        return _json(await self._kernel.jobs.cancel(_id(request), by=caller.principal))
+        return _json(await self._seen(caller).jobs.cancel(_id(request), by=caller.principal))
 
     # --- runs --------------------------------------------------------------------------------
 
     async def runs(self, request: Request, caller: Caller) -> Response:
-        return _json(self._kernel.runs.list(limit=_number(request, "limit", 50)))
+        return _json(self._seen(caller).runs.list(limit=_number(request, "limit", 50)))
 
     async def run(self, request: Request, caller: Caller) -> Response:
-        return _json(self._kernel.runs.view(_id(request)))
+        return _json(self._seen(caller).runs.view(_id(request)))
 
     async def run_follow(self, request: Request, caller: Caller) -> Response:
-        self._kernel.runs.view(_id(request))
-        return _lines(self._kernel.runs.follow(_id(request)))
+        self._seen(caller).runs.view(_id(request))
+        return _lines(self._seen(caller).runs.follow(_id(request)))
 
     async def run_stop(self, request: Request, caller: Caller) -> Response:
-        return _json(await self._kernel.runs.stop(_id(request)))
+        return _json(await self._seen(caller).runs.stop(_id(request)))
 
     async def run_resume(self, request: Request, caller: Caller) -> Response:
-        return _json(await self._kernel.runs.resume(_id(request)))
+        return _json(await self._seen(caller).runs.resume(_id(request)))
 
     # --- approvals ---------------------------------------------------------------------------
 
     async def approvals(self, request: Request, caller: Caller) -> Response:
         state = request.query_params.get("state", "pending")
-        return _json(self._kernel.approvals.list(state=None if state == "all" else state))
+        return _json(self._seen(caller).approvals.list(state=None if state == "all" else state))
 
     async def approval(self, request: Request, caller: Caller) -> Response:
-        return _json(self._kernel.approvals.get(_id(request)))
+        return _json(self._seen(caller).approvals.get(_id(request)))
 
     def note_refusal(self, request: Request, caller: Caller) -> None:
         self._kernel.approvals.refused(_id(request), caller, "")
@@ -268,18 +271,15 @@ class _Api:
         return _json(self._kernel.artifacts.list(request.query_params.get("kind")))
 
     async def requests(self, request: Request, caller: Caller) -> Response:
-        return _json(self._kernel.requests.list(_number(request, "limit", 50)))
+        return _json(self._seen(caller).requests.list(_number(request, "limit", 50)))
 
     async def request(self, request: Request, caller: Caller) -> Response:
-        found = self._kernel.requests.find(_id(request))
-        if found is None:
-            raise NotFound("request", _id(request), [row.id for row in self._kernel.requests.list(200)])
-        return _json(found)
+        return _json(self._seen(caller).requests.get(_id(request)))
 
     async def ledger(self, request: Request, caller: Caller) -> Response:
         names = ("principal", "project", "subject", "before")
         which = {name: request.query_params.get(name) for name in names}
-        return _json(self._kernel.ledger.summary(_number(request, "limit", 50), **which))
+        return _json(self._seen(caller).ledger.summary(_number(request, "limit", 50), **which))
 
     async def quotes(self, request: Request, caller: Caller) -> Response:
         return _json(self._kernel.quotes.kinds())
@@ -287,7 +287,7 @@ class _Api:
     async def journal(self, request: Request, caller: Caller) -> Response:
         query = request.query_params
         return _json(
-            self._kernel.journal.tail(
+            self._seen(caller).journal.tail(
                 _number(request, "tail", 50),
                 subject=query.get("subject"),
                 kind=query.get("kind"),

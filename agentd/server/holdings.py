@@ -200,29 +200,29 @@ class Holdings:
     # --- jobs and runs -----------------------------------------------------------------------
 
     async def _jobs(self, caller: Caller) -> Text:
-        return _json([_job_line(job) for job in self._kernel.jobs.list(limit=NEWEST)])
+        return _json([_job_line(job) for job in self._kernel.seen_by(caller).jobs.list(limit=NEWEST)])
 
     async def _job(self, path: str, caller: Caller) -> Text:
-        return _json(self._kernel.jobs.get(unquote(path)))
+        return _json(self._kernel.seen_by(caller).jobs.get(unquote(path)))
 
     async def _job_entries(self, caller: Caller) -> list[Entry]:
-        return [Entry(job.id, headline(job)) for job in self._kernel.jobs.list(limit=NEWEST)]
+        return [Entry(job.id, headline(job)) for job in self._kernel.seen_by(caller).jobs.list(limit=NEWEST)]
 
     async def _job_ids(self, caller: Caller) -> list[str]:
-        return [job.id for job in self._kernel.jobs.list(limit=NEWEST)]
+        return [job.id for job in self._kernel.seen_by(caller).jobs.list(limit=NEWEST)]
 
     async def _runs(self, caller: Caller) -> Text:
-        return _json(self._kernel.runs.list(limit=NEWEST))
+        return _json(self._kernel.seen_by(caller).runs.list(limit=NEWEST))
 
     async def _run(self, path: str, caller: Caller) -> Text:
-        return _json(self._kernel.runs.view(unquote(path)))
+        return _json(self._kernel.seen_by(caller).runs.view(unquote(path)))
 
     async def _run_entries(self, caller: Caller) -> list[Entry]:
-        runs = self._kernel.runs.list(limit=NEWEST)
+        runs = self._kernel.seen_by(caller).runs.list(limit=NEWEST)
         return [Entry(run["id"], f"{run['plan']} {run['id']}: {run['state']}") for run in runs]
 
     async def _run_ids(self, caller: Caller) -> list[str]:
-        return [run["id"] for run in self._kernel.runs.list(limit=NEWEST)]
+        return [run["id"] for run in self._kernel.seen_by(caller).runs.list(limit=NEWEST)]
 
     # --- reports -----------------------------------------------------------------------------
 
@@ -294,14 +294,14 @@ class Holdings:
     # --- records -----------------------------------------------------------------------------
 
     async def _ledger(self, caller: Caller) -> Text:
-        return _json(self._kernel.ledger.summary())
+        return _json(self._kernel.seen_by(caller).ledger.summary())
 
     async def _journal(self, caller: Caller) -> Text:
-        return _json(self._kernel.journal.tail(JOURNAL_ENTRIES))
+        return _json(self._kernel.seen_by(caller).journal.tail(JOURNAL_ENTRIES))
 
     async def _journal_of(self, path: str, caller: Caller) -> Text:
         subject = unquote(path)
-        entries = self._kernel.journal.tail(JOURNAL_ENTRIES, subject=subject)
+        entries = self._kernel.seen_by(caller).journal.tail(JOURNAL_ENTRIES, subject=subject)
         if not entries:
             known = await self._journal_subjects(caller)
             raise NotFound("entry of the journal about", subject, known)

@@ -162,7 +162,7 @@ class _Tools:
         key = _idempotency_key(ctx.meta)
         try:
             require(caller, role_for(tool))
-            async with self._reporting(ctx, params.arguments or {}):
+            async with self._reporting(ctx, params.arguments or {}, caller):
                 result = await self._kernel.calls.call(tool.name, params.arguments or {}, caller, key=key)
         except AgentdError as error:
             return tool_error(error_of(error))
@@ -185,23 +185,25 @@ class _Tools:
         raise MCPError(types.INVALID_PARAMS, str(NotFound("tool", params.name, self._kernel.calls.tools)))
 
     @contextlib.asynccontextmanager
-    async def _reporting(self, ctx: Context, arguments: Mapping[str, Any]) -> AsyncGenerator[None, None]:
+    async def _reporting(
+        self, ctx: Context, arguments: Mapping[str, Any], caller: Caller
+    ) -> AsyncGenerator[None, None]:
         """While a call about a job goes on, pass on the job's progress; the SDK drops it if nobody asked."""
         job_id = arguments.get("job")
         if not isinstance(job_id, str) or not job_id.startswith("job-"):
             yield
             return
-        reporter = asyncio.create_task(self._report(ctx, job_id))
+        reporter = asyncio.create_task(self._report(ctx, job_id, caller))
         try:
             yield
         finally:
             reporter.cancel()
             await asyncio.gather(reporter, return_exceptions=True)
 
-    async def _report(self, ctx: Context, job_id: str) -> None:
+    async def _report(self, ctx: Context, job_id: str, caller: Caller) -> None:
         last = -0.001
         with contextlib.suppress(AgentdError):  # the call itself tells what is wrong with the job
-            async for job in self._kernel.jobs.follow(job_id):
+            async for job in self._kernel.seen_by(caller).jobs.follow(job_id):
                 # Progress must rise with every notification, a change of state included.
                 last = max(_figure(job.progress.get("done")) or 0.0, last + 0.001)
                 total = _figure(job.progress.get("total"))

@@ -21,18 +21,22 @@ from agentd.store.requests import RequestRow
 from agentd.store.tokens import Role
 
 __all__ = [
+    "AllJobs",
     "Approvals",
     "Caller",
     "Calls",
+    "Entries",
     "Jobs",
     "Journal",
     "Kernel",
     "Ledger",
     "Notifiers",
+    "Questions",
     "Quotes",
     "Requests",
     "Role",
     "Runs",
+    "Seen",
     "Tokens",
     "Verdict",
     "Wanted",
@@ -56,13 +60,14 @@ class Calls(Protocol):
 
 
 class Jobs(sdk.Jobs, Protocol):
-    def owner(self, job_id: str) -> str:
-        """The principal who asked for it. Raises `NotFound`."""
-        ...
-
-    def attempt_folder(self, job_id: str) -> Path | None: ...
     def follow(self, job_id: str) -> AsyncIterator[sdk.JobView]:
         """The job now and after each change, until it has ended. Raises `NotFound`."""
+        ...
+
+
+class AllJobs(Jobs, Protocol):
+    def owner(self, job_id: str) -> str:
+        """The principal who asked for it. Raises `NotFound`."""
         ...
 
 
@@ -74,9 +79,12 @@ class Runs(Protocol):
     async def resume(self, run_id: str) -> dict[str, Any]: ...
 
 
-class Approvals(Protocol):
+class Questions(Protocol):
     def list(self, *, state: str | None = "pending") -> Sequence[BaseModel]: ...
     def get(self, approval_id: str) -> BaseModel: ...
+
+
+class Approvals(Protocol):
     async def decide(self, approval_id: str, verdict: Verdict, by: Caller, reason: str) -> BaseModel: ...
     def refused(self, approval_id: str, by: Caller, verdict: Any) -> None:
         """Write down that somebody tried to answer who may not."""
@@ -95,16 +103,21 @@ class Quotes(Protocol):
     def kinds(self) -> Sequence[BaseModel]: ...
 
 
-class Journal(Protocol):
+class Entries(Protocol):
     def tail(
         self, n: int, *, subject: str | None = None, kind: str | None = None, since: float | None = None
     ) -> Sequence[BaseModel]: ...
+
+
+class Journal(Protocol):
     def verify(self, head: tuple[int, str] | None = None) -> BaseModel: ...
 
 
 class Requests(Protocol):
     def list(self, limit: int = 50) -> Sequence[RequestRow]: ...
-    def find(self, request_id: str) -> RequestRow | None: ...
+    def get(self, request_id: str) -> RequestRow:
+        """Raises `NotFound`."""
+        ...
 
 
 class Tokens(Protocol):
@@ -127,17 +140,42 @@ class Notifiers(Protocol):
         ...
 
 
+class Seen(Protocol):
+    """What one caller sees: what others have is as if it were not there (`agentd.sight`)."""
+
+    @property
+    def jobs(self) -> Jobs: ...
+    @property
+    def runs(self) -> Runs: ...
+    @property
+    def approvals(self) -> Questions: ...
+    @property
+    def requests(self) -> Requests: ...
+    @property
+    def journal(self) -> Entries: ...
+    @property
+    def ledger(self) -> Ledger: ...
+
+
 class Kernel(Protocol):
+    """Whatever belongs to somebody is asked for through `seen_by`."""
+
     @property
     def version(self) -> str: ...
     @property
     def state_dir(self) -> Path: ...
     @property
     def calls(self) -> Calls: ...
+    def seen_by(self, caller: Caller) -> Seen: ...
     @property
-    def jobs(self) -> Jobs: ...
-    @property
-    def runs(self) -> Runs: ...
+    def jobs(self) -> AllJobs:
+        """Everybody's, for who has looked whose a job is."""
+        ...
+
+    def attempt_folder(self, job_id: str) -> Path | None:
+        """The folder of a job's newest attempt; None before the first. For administrators."""
+        ...
+
     @property
     def approvals(self) -> Approvals: ...
     @property
@@ -147,13 +185,9 @@ class Kernel(Protocol):
     @property
     def artifacts(self) -> sdk.Artifacts: ...
     @property
-    def ledger(self) -> Ledger: ...
-    @property
     def quotes(self) -> Quotes: ...
     @property
     def journal(self) -> Journal: ...
-    @property
-    def requests(self) -> Requests: ...
     @property
     def tokens(self) -> Tokens: ...
     @property

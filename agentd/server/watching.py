@@ -69,7 +69,7 @@ class Watching:
         uris = wanted.resource_subscriptions or []
         version = self._kernel.changes.version
         said = await self._marks(uris, caller)
-        listed = self._newest() if wanted.resources_list_changed else ()
+        listed = self._newest(caller) if wanted.resources_list_changed else ()
         await ctx.session.send_notification(
             types.SubscriptionsAcknowledgedNotification(
                 params=types.SubscriptionsAcknowledgedNotificationParams(notifications=wanted, _meta=meta)
@@ -81,7 +81,7 @@ class Watching:
             version = self._kernel.changes.version
             now = await self._marks(uris, caller)
             changed = [ResourceUpdated(uri=uri) for uri in uris if now[uri] != said[uri]]
-            newest = self._newest() if wanted.resources_list_changed else ()
+            newest = self._newest(caller) if wanted.resources_list_changed else ()
             events = [*changed, ResourcesListChanged()] if newest != listed else changed
             said, listed = now, newest
             for event in events:
@@ -101,9 +101,10 @@ class Watching:
             return ""
         return hashlib.sha256(read.text.encode()).hexdigest()
 
-    def _newest(self) -> tuple[str, ...]:
+    def _newest(self, caller: Caller) -> tuple[str, ...]:
         """Lists grow at their head: its ids tell whether they have."""
-        jobs, runs = self._kernel.jobs.list(limit=1), self._kernel.runs.list(limit=1)
+        seen = self._kernel.seen_by(caller)
+        jobs, runs = seen.jobs.list(limit=1), seen.runs.list(limit=1)
         reports = self._kernel.reports.list()[:1]
         return (*(job.id for job in jobs), *(run["id"] for run in runs), *(each.id for each in reports))
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from agentd.ids import new_id
-from agentd.store.database import Row, Store, loads, stored
+from agentd.store.database import Row, Store, any_of, loads, stored
 
 __all__ = ["Answer", "Approval", "ApprovalTable"]
 
@@ -74,12 +75,22 @@ class ApprovalTable:
         row = self._store.row(f"{_SELECT} WHERE job = ? ORDER BY created_at DESC, id DESC LIMIT 1", [job_id])
         return _approval(row) if row else None
 
-    def list(self, *, state: str | None = "pending", limit: int = 100) -> list[Approval]:
-        where, parameters = ("WHERE state = ?", [state]) if state else ("", [])
+    def list(
+        self, *, state: str | None = "pending", limit: int = 100, of: Sequence[str] | None = None
+    ) -> list[Approval]:
+        """Newest first; `of` leaves only what these principals asked for."""
         rows = self._store.rows(
-            f"{_SELECT} {where} ORDER BY created_at DESC, id DESC LIMIT ?", [*parameters, limit]
+            f"{_SELECT} WHERE (?1 IS NULL OR state = ?1)"
+            " AND (?2 IS NULL OR requested_by IN (SELECT value FROM json_each(?2)))"
+            " ORDER BY created_at DESC, id DESC LIMIT ?3",
+            [state, any_of(of), limit],
         )
         return [_approval(row) for row in rows]
+
+    def principals(self) -> list[str]:
+        return [
+            row["requested_by"] for row in self._store.rows("SELECT DISTINCT requested_by FROM approvals")
+        ]
 
     def last_like(self, approval: Approval) -> Approval | None:
         """The newest approved action of the same tool before it, of the same kind if there is one."""

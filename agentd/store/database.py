@@ -55,6 +55,11 @@ def dumps(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
+def any_of(names: Sequence[str] | None) -> str | None:
+    """The parameter of ``(? IS NULL OR column IN (SELECT value FROM json_each(?)))``; None is no limit."""
+    return None if names is None else json.dumps(list(names))
+
+
 def loads(text: str | None) -> Any:
     return None if text is None else json.loads(text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ from pydantic import BaseModel
 
 from agentd.ids import new_id
 from agentd.sdk import Cause, JobState, Quote
-from agentd.store.database import Row, Store, loads, reading
+from agentd.store.database import Row, Store, any_of, loads, reading
 from agentd.store.ledger import Payer
 from agentd.store.tokens import Role
 
 __all__ = ["AttemptRow", "JobRow", "JobTable", "PastJob", "environments_needed"]
 
+_OF = "(serves IS NOT NULL OR principal IN (SELECT value FROM json_each(?)))"
 ENDED = ("succeeded", "failed", "cancelled", "lost", "timed_out")
 
 
@@ -108,24 +110,38 @@ class JobTable:
         """Set the state to `new` only if it still is `state`; tells whether it was."""
         return self._store.update("jobs", job_id, was=state, state=new, **changes) == 1
 
-    def list(self, *, state: str | None = None, limit: int = 50) -> list[JobRow]:
+    def list(
+        self, *, state: str | None = None, limit: int = 50, of: Sequence[str] | None = None
+    ) -> list[JobRow]:
         """Newest first, by the order they came in, whatever the machine's clock said then.
 
-        `state` may be one state, "live" for all that have not ended.
+        `state` may be one state, "live" for all that have not ended; `of` leaves these principals'
+        and services.
         """
-        where, parameters = "", list[Any]()
+        where: str = "WHERE true"
+        parameters: list[Any] = []
         if state == "live":
             marks = ", ".join("?" for _ in ENDED)
             where, parameters = f"WHERE state NOT IN ({marks})", [*ENDED]
         elif state:
             where, parameters = "WHERE state = ?", [state]
+        if of is not None:
+            where += f" AND {_OF}"
+            parameters.append(any_of(of))
         rows = self._store.rows(
             f"SELECT * FROM jobs {where} ORDER BY rowid DESC LIMIT ?", [*parameters, limit]
         )
         return [_job(row) for row in rows]
 
-    def ids(self) -> list[str]:
-        return [row["id"] for row in self._store.rows("SELECT id FROM jobs ORDER BY rowid DESC LIMIT 500")]
+    def ids(self, *, limit: int = 500, of: Sequence[str] | None = None) -> list[str]:
+        where, parameters = ("", []) if of is None else (f"WHERE {_OF}", [any_of(of)])
+        rows = self._store.rows(
+            f"SELECT id FROM jobs {where} ORDER BY rowid DESC LIMIT ?", [*parameters, limit]
+        )
+        return [row["id"] for row in rows]
+
+    def principals(self) -> list[str]:
+        return [row["principal"] for row in self._store.rows("SELECT DISTINCT principal FROM jobs")]
 
     def past(self, tool: str | None = None, limit: int = 200) -> list[PastJob]:
         """The last jobs of `tool`, or of all tools, that took what they take; oldest first.

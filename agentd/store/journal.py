@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 from agentd.errors import AgentdError, DataError, Unavailable
 from agentd.redaction import redact
 from agentd.signals import Changes
-from agentd.store.database import Row, Store, dumps, loads, reading
+from agentd.store.database import Row, Store, any_of, dumps, loads, reading
 
 __all__ = ["NOTED", "Entry", "Head", "Journal", "Verdict", "head_of", "missing_head", "noted_head", "verify"]
 
@@ -98,16 +98,30 @@ class Journal:
         self.appended.announce()
 
     def tail(
-        self, n: int = 50, *, subject: str | None = None, kind: str | None = None, since: float | None = None
+        self,
+        n: int = 50,
+        *,
+        subject: str | None = None,
+        kind: str | None = None,
+        since: float | None = None,
+        of: Sequence[str] | None = None,
     ) -> list[Entry]:
-        """The newest `n` entries, oldest first; `kind` may be a pattern (``job.*``)."""
-        filters = {"subject = ?": subject, "kind GLOB ?": kind, "at >= ?": since}
+        """The newest `n` entries, oldest first; `kind` may be a pattern (``job.*``), `of` are principals."""
+        filters = {
+            "subject = ?": subject,
+            "kind GLOB ?": kind,
+            "at >= ?": since,
+            "principal IN (SELECT value FROM json_each(?))": any_of(of),
+        }
         given = {clause: value for clause, value in filters.items() if value is not None}
         where = f"WHERE {' AND '.join(given)}" if given else ""
         rows = self._store.rows(
             f"SELECT * FROM journal {where} ORDER BY seq DESC LIMIT ?", [*given.values(), n]
         )
         return [_entry(row) for row in reversed(rows)]
+
+    def principals(self) -> list[str]:
+        return [row["principal"] for row in self._store.rows("SELECT DISTINCT principal FROM journal")]
 
     def newest(self) -> int:
         """The number of the last entry, 0 before there is one."""

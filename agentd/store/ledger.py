@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import datetime
 import fnmatch
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +24,7 @@ from pydantic import BaseModel, computed_field
 from agentd.config import Budget, Limit
 from agentd.errors import OverBudget
 from agentd.ids import new_id
-from agentd.store.database import Store
+from agentd.store.database import Store, any_of
 from agentd.store.journal import Journal
 
 __all__ = ["DEFAULT_PROJECT", "Entry", "Kind", "Ledger", "Payer", "Standing", "Summary", "usd"]
@@ -221,14 +221,16 @@ class Ledger:
         subject: str | None = None,
         before: str | None = None,
         limit: int = 50,
+        of: Sequence[str] | None = None,
     ) -> list[Entry]:
-        """Newest first; `before` is the id that the last list ended with."""
+        """Newest first; `before` is the id that the last list ended with, `of` leaves these principals'."""
         return self._entries(
             "WHERE (?1 IS NULL OR principal = ?1) AND (?2 IS NULL OR project = ?2)"
             " AND (?3 IS NULL OR subject = ?3)"
             " AND (?4 IS NULL OR rowid < (SELECT rowid FROM ledger WHERE id = ?4))"
-            " ORDER BY rowid DESC LIMIT ?5",
-            principal, project, subject, before, limit,
+            " AND (?5 IS NULL OR principal IN (SELECT value FROM json_each(?5)))"
+            " ORDER BY rowid DESC LIMIT ?6",
+            principal, project, subject, before, any_of(of), limit,
         )  # fmt: skip
 
     def remaining(self, payer: Payer | None = None) -> int | None:
@@ -236,7 +238,10 @@ class Ledger:
         rest = [budget.limit - sum(self._sums(budget)) for budget in self._budgets(payer)]
         return max(0, min(rest)) if rest else None
 
-    def summary(self, limit: int = 50, **which: str | None) -> Summary:
+    def principals(self) -> list[str]:
+        return [row["principal"] for row in self._store.rows("SELECT DISTINCT principal FROM ledger")]
+
+    def summary(self, limit: int = 50, *, of: Sequence[str] | None = None, **which: str | None) -> Summary:
         """Where all budgets stand, exact to the last request that has ended; and `entries`."""
         if not self._store.in_transaction:
             self.give_back()
@@ -250,7 +255,7 @@ class Ledger:
             month_reserved=month.reserved,
             month_limit=month.limit,
             budgets=standings,
-            entries=self.entries(limit=limit, **which),
+            entries=self.entries(limit=limit, of=of, **which),
         )
 
     def standings(self) -> list[Standing]:

@@ -7,10 +7,11 @@ of the last moment and nothing else; what the requests cost stands in the ledger
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from agentd.store.database import Store
+from agentd.store.database import Store, any_of
 from agentd.store.ledger import DEFAULT_PROJECT
 
 __all__ = ["RequestRow", "RequestTable"]
@@ -70,8 +71,20 @@ class RequestTable:
         row = self._store.row("SELECT * FROM requests WHERE id = ?", [request_id])
         return RequestRow(**row) if row else None
 
-    def list(self, limit: int = 50) -> list[RequestRow]:
-        """Newest first."""
+    def list(self, limit: int = 50, *, of: Sequence[str] | None = None) -> list[RequestRow]:
+        """Newest first; `of` leaves only those of these principals, and of their jobs."""
         self.flush()
-        rows = self._store.rows("SELECT * FROM requests ORDER BY at DESC LIMIT ?", [limit])
+        rows = self._store.rows(
+            "SELECT * FROM requests WHERE ?1 IS NULL OR principal IN (SELECT value FROM json_each(?1))"
+            " OR principal IN (SELECT 'job:' || id FROM jobs WHERE principal IN"
+            " (SELECT value FROM json_each(?1)))"
+            " ORDER BY at DESC LIMIT ?2",
+            [any_of(of), limit],
+        )
         return [RequestRow(**row) for row in rows]
+
+    def principals(self) -> list[str]:
+        """Who asked, and who has jobs that may have."""
+        self.flush()
+        sql = "SELECT principal FROM requests UNION SELECT principal FROM jobs"
+        return [row["principal"] for row in self._store.rows(sql)]

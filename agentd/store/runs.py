@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
 from agentd.ids import new_id
-from agentd.store.database import Row, Store, loads, stored
+from agentd.store.database import Row, Store, any_of, loads, stored
 
 __all__ = ["RunRow", "RunTable", "StepRow"]
 
@@ -59,12 +60,20 @@ class RunTable:
         row = self._store.row("SELECT * FROM runs WHERE id = ?", [run_id])
         return _run(row) if row else None
 
-    def list(self, *, state: str | None = None, limit: int = 50) -> list[RunRow]:
+    def list(
+        self, *, state: str | None = None, limit: int = 50, of: Sequence[str] | None = None
+    ) -> list[RunRow]:
+        """Newest first; `of` leaves only those of these principals."""
         rows = self._store.rows(
-            "SELECT * FROM runs WHERE ?1 IS NULL OR state = ?1 ORDER BY created_at DESC, id DESC LIMIT ?2",
-            [state, limit],
+            "SELECT * FROM runs WHERE (?1 IS NULL OR state = ?1)"
+            " AND (?2 IS NULL OR principal IN (SELECT value FROM json_each(?2)))"
+            " ORDER BY created_at DESC, id DESC LIMIT ?3",
+            [state, any_of(of), limit],
         )
         return [_run(row) for row in rows]
+
+    def principals(self) -> list[str]:
+        return [row["principal"] for row in self._store.rows("SELECT DISTINCT principal FROM runs")]
 
     def end(self, run_id: str, state: str, reason: str = "") -> None:
         self._store.update("runs", run_id, state=state, reason=reason, ended_at=self._store.now())

@@ -147,9 +147,6 @@ class FakeJobs:
         self.cancelled.append(job_id)
         return self.get(job_id).model_copy(update={"state": "cancelled"})
 
-    def attempt_folder(self, job_id: str) -> Path | None:
-        return None
-
 
 class FakeCalls:
     def __init__(self, jobs: FakeJobs) -> None:
@@ -394,8 +391,11 @@ class FakeRequests:
         )
         return [row][:limit]
 
-    def find(self, request_id: str) -> RequestRow | None:
-        return next((row for row in self.list() if row.id == request_id), None)
+    def get(self, request_id: str) -> RequestRow:
+        for row in self.list():
+            if row.id == request_id:
+                return row
+        raise NotFound("request", request_id, [row.id for row in self.list()])
 
 
 class FakeTokens:
@@ -456,6 +456,13 @@ class FakeKernel:
 
     def __post_init__(self) -> None:
         self.calls = FakeCalls(self.jobs)
+
+    def seen_by(self, caller: Caller) -> FakeKernel:
+        """Nothing in here is anybody's."""
+        return self
+
+    def attempt_folder(self, job_id: str) -> Path | None:
+        return None
 
     async def gateway_complete(
         self, body: dict[str, Any], caller: Caller, *, request_id: str = "", keep: bool = True
