@@ -42,6 +42,7 @@ format: $(VENV)/.ready  ## put the code in shape
 
 bench: $(VENV)/.ready  ## figures, each beside a named baseline in the same run
 	$(BIN)/agentd bench startup
+	$(BIN)/agentd bench mcp
 	$(BIN)/agentd bench eval
 	$(BIN)/agentd bench finetune
 	$(BIN)/agentd bench jobs

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from agentd import locations
 
-__all__ = ["run"]
+__all__ = ["HELLO", "agent_token", "first_answer", "free_port", "run", "running"]
 
 HELLO = {
     "jsonrpc": "2.0",
@@ -70,23 +70,23 @@ def run(rounds: int = 5) -> dict[str, Any]:
 
 
 def _bare_server() -> Sample:
-    port = _free_port()
+    port = free_port()
     program = Path(__file__).with_name("bare_mcp.py")
-    with _process([sys.executable, str(program), str(port)], {}) as (process, started):
-        _first_answer(port, lambda: "", "/mcp")
+    with running([sys.executable, "-P", str(program), str(port)], {}) as (process, started):
+        first_answer(port, lambda: "", "/mcp")
         return Sample(time.perf_counter() - started, _rss(process.pid))
 
 
 def _agentd_server(state: Path) -> Sample:
-    port = _free_port()
+    port = free_port()
     env = {"AGENTD_STATE": str(state), "AGENTD_PORT": str(port)}
-    with _process([sys.executable, "-P", "-m", "agentd", "serve"], env) as (process, started):
-        _first_answer(port, lambda: _token(state), "/mcp")
+    with running([sys.executable, "-P", "-m", "agentd", "serve"], env) as (process, started):
+        first_answer(port, lambda: agent_token(state), "/mcp")
         return Sample(time.perf_counter() - started, _rss(process.pid))
 
 
 @contextmanager
-def _process(command: list[str], env: Mapping[str, str]) -> Generator[tuple[subprocess.Popen[bytes], float]]:
+def running(command: list[str], env: Mapping[str, str]) -> Generator[tuple[subprocess.Popen[bytes], float]]:
     started = time.perf_counter()
     # Bytecode is written as for any user, by the start that is not measured.
     inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
@@ -99,7 +99,7 @@ def _process(command: list[str], env: Mapping[str, str]) -> Generator[tuple[subp
         process.wait(timeout=20)
 
 
-def _first_answer(port: int, token: Any, path: str) -> None:
+def first_answer(port: int, token: Any, path: str) -> None:
     """Until the server has said hello and listed its tools."""
     give_up = time.monotonic() + GIVE_UP_S
     while time.monotonic() < give_up:
@@ -130,7 +130,7 @@ def _post(port: int, path: str, message: Mapping[str, Any], token: str) -> None:
         connection.close()
 
 
-def _token(state: Path) -> str:
+def agent_token(state: Path) -> str:
     return (state / locations.AGENT_TOKEN).read_text(encoding="ascii").strip()
 
 
@@ -139,7 +139,7 @@ def _rss(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -16,6 +16,7 @@ __all__ = ["bench"]
 
 BENCHES = {
     "startup": "time to the first MCP answer and memory, beside a bare SDK server",
+    "mcp": "pace of a tool call and of the stdio proxy, beside bare SDK servers",
     "eval": "rows per second of the evaluate recipe, beside a bare asynchronous client",
     "finetune": "a fine-tune as a job, beside the same recipe run bare",
     "leaks": "seeded leaks found, false alarms and time, beside equal texts, 13 words and MinHash",
