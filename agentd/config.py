@@ -8,7 +8,9 @@ somebody to take orders from.
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +32,7 @@ __all__ = [
     "Limit",
     "NoticeKind",
     "NotifierConfig",
+    "OAuthConfig",
     "RecipeConfig",
     "ServerConfig",
     "WebhookConfig",
@@ -42,6 +45,33 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class OAuthConfig(Section):
+    """Access tokens of an authorization server are taken, too. Off unless this is there."""
+
+    issuer: str = Field(description="its identifier, a URL: what `iss` of a token says")
+    resource: str = Field(
+        description="the URL that clients know this server by, what `aud` says: https://box/mcp"
+    )
+    jwks: str = Field(default="", description="URL of its keys; by default what its metadata says")
+    scopes: dict[str, Literal["infer", "view", "operate", "approve"]] = Field(
+        default={"agentd:view": "view", "agentd:operate": "operate"}, description="scope -> role"
+    )
+    algorithms: tuple[Literal["RS256", "RS384", "RS512", "PS256", "ES256", "ES384", "EdDSA"], ...] = Field(
+        default=("RS256", "ES256"), min_length=1, description="signatures that are taken"
+    )
+
+    @field_validator("issuer", "resource", "jwks")
+    @classmethod
+    def _is_safe(cls, value: str) -> str:
+        if (
+            value
+            and urlsplit(web_address(value)).scheme != "https"
+            and not _is_loopback(urlsplit(value).hostname or "")
+        ):
+            raise ValueError("it has to begin with https://, unless it is on this machine")
+        return value
+
+
 class ServerConfig(Section):
     """Where the daemon listens. Anything but loopback also needs `hosts`."""
 
@@ -49,6 +79,35 @@ class ServerConfig(Section):
     port: int = Field(default=8731, ge=0, le=65535, description="0 picks a free port")
     hosts: tuple[str, ...] = Field(default=(), description="extra Host headers that are answered")
     origins: tuple[str, ...] = Field(default=(), description="browser origins that are answered")
+
+    oauth: OAuthConfig | None = Field(default=None, description="tokens of an authorization server")
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            if not _HOST.fullmatch(name):
+                raise ValueError(f"{name!r} should be a name or address alone: no scheme, port or '*'")
+        return value
+
+    @model_validator(mode="after")
+    def _says_whom_it_answers(self) -> Self:
+        if not self.hosts and not _is_loopback(self.host):
+            raise ValueError(
+                f"listening on {self.host!r} reaches beyond this machine: name under 'hosts' what clients"
+                " will call it, or listen on 127.0.0.1"
+            )
+        return self
+
+
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 class Limit(Section):

@@ -21,7 +21,16 @@ from pydantic import BaseModel
 
 from agentd import sdk
 from agentd.cli.app import exit_code
-from agentd.config import Budget, Capture, CommandConfig, Config, RecipeConfig, ServerConfig, WebhookConfig
+from agentd.config import (
+    Budget,
+    Capture,
+    CommandConfig,
+    Config,
+    OAuthConfig,
+    RecipeConfig,
+    ServerConfig,
+    WebhookConfig,
+)
 from agentd.errors import AgentdError
 from agentd.jobs.causes import NAMED
 from agentd.jobs.environments import script_header
@@ -160,6 +169,7 @@ def settings() -> str:
     sections: list[tuple[str, type[BaseModel]]] = [
         ("Top level", Config),
         ("`[server]`", ServerConfig),
+        ("`[server.oauth]`", OAuthConfig),
         ("`[budget]`", Budget),
         ("`[capture]`", Capture),
         ("`[[models]]`", Model),

@@ -142,3 +142,19 @@ def test_a_password_in_a_url_is_not_repeated(env: dict[str, str], tmp_path: Path
     with pytest.raises(DataError, match="may not hold a user or password") as refused:
         load_config(written(tmp_path, text), env=env)
     assert "hunter22222" not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.7", "gpu.lan"])
+def test_an_address_beyond_this_machine_needs_the_names_it_answers_to(
+    env: dict[str, str], tmp_path: Path, host: str
+) -> None:
+    path = written(tmp_path, f'[server]\nhost = "{host}"\n')
+    with pytest.raises(DataError, match="name under 'hosts'"):
+        load_config(path, env)
+    assert load_config(written(tmp_path, f'[server]\nhost = "{host}"\nhosts = ["gpu.lan"]\n'), env)
+
+
+@pytest.mark.parametrize("name", ["*", "gpu.lan:8731", "http://gpu.lan", ""])
+def test_a_host_that_no_request_could_name_is_refused(env: dict[str, str], tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="name or address alone"):
+        load_config(written(tmp_path, f'[server]\nhosts = ["{name}"]\n'), env)

@@ -73,13 +73,16 @@ async def _serve(config: Config, lock: int | None) -> None:
         from agentd.daemon import Daemon
         from agentd.server.app import http_server
         from agentd.server.auth import Gate
+        from agentd.server.oauth import Resource
 
         listener = _listen(config)
         host, port = listener.getsockname()[:2]
         url = f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
         daemon = Daemon(config, url=url, lock=lock)
     _port_file(config).write_text(str(port), encoding="ascii")
-    server = http_server(daemon, Gate.around(config.server.host, config.server.hosts, config.server.origins))
+    gate = Gate.around(config.server.host, config.server.hosts, config.server.origins)
+    oauth = Resource(config.server.oauth) if config.server.oauth else None
+    server = http_server(daemon, gate, oauth)
     await daemon.start()
     click.echo(f"agentd {daemon.version} at {url} (MCP: {url}/mcp), state in {config.state_dir}", err=True)
     for file, problem in daemon.plugins.problems.items():

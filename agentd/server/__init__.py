@@ -2,6 +2,7 @@
 
     ports.py    what the kernel must offer to be served
     auth.py     who may come in: Host, Origin, rate, token, size, depth, pace
+    oauth.py    access tokens of an authorization server elsewhere
     mcp.py      tools, resources and prompts over MCP, both protocol eras
     api.py      the control API for our own command line and console
     gateway.py  the OpenAI-compatible endpoint

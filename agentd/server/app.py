@@ -18,6 +18,7 @@ from agentd.server.api import api_routes, on_agentd_error, on_crash, on_http_err
 from agentd.server.auth import Gate, Guard, Punctual
 from agentd.server.gateway import gateway_routes
 from agentd.server.mcp import McpEndpoint, mcp_server
+from agentd.server.oauth import Resource
 from agentd.server.ports import Kernel
 
 __all__ = ["bind", "create_app", "http_server", "routes_of"]
@@ -28,6 +29,7 @@ def create_app(
     gate: Gate | None = None,
     shutdown: Callable[[], None] = lambda: None,
     endpoint: McpEndpoint | None = None,
+    oauth: Resource | None = None,
 ) -> ASGIApp:
     """The guarded app: ``/mcp``, ``/api``, ``/v1`` and ``/health``.
 
@@ -41,7 +43,7 @@ def create_app(
             yield
 
     app = Starlette(
-        routes=routes_of(kernel, mcp, shutdown),
+        routes=[*routes_of(kernel, mcp, shutdown), *(oauth.routes() if oauth else [])],
         exception_handlers={
             AgentdError: on_agentd_error,
             HTTPException: on_http_error,
@@ -49,7 +51,7 @@ def create_app(
         },
         lifespan=lifespan,
     )
-    return Guard(app, kernel.tokens, gate)
+    return Guard(app, kernel.tokens, gate, oauth)
 
 
 def routes_of(kernel: Kernel, mcp: McpEndpoint, shutdown: Callable[[], None]) -> list[Route]:
@@ -80,7 +82,7 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def http_server(kernel: Kernel, gate: Gate | None = None) -> uvicorn.Server:
+def http_server(kernel: Kernel, gate: Gate | None = None, oauth: Resource | None = None) -> uvicorn.Server:
     """Ready for ``await server.serve(sockets=[bind(host, port)])`` on the kernel's own event loop.
 
     ``server.started`` tells that it answers; ``server.should_exit = True`` ends it within seconds.
@@ -91,7 +93,7 @@ def http_server(kernel: Kernel, gate: Gate | None = None) -> uvicorn.Server:
 
     endpoint = McpEndpoint(mcp_server(kernel))
     config = uvicorn.Config(
-        create_app(kernel, gate, shutdown, endpoint),
+        create_app(kernel, gate, shutdown, endpoint, oauth),
         http=Punctual,
         ws="none",
         lifespan="on",

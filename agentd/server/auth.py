@@ -28,6 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from agentd.errors import Unauthorized
 from agentd.locations import PROJECT_HEADER
 from agentd.policy.callers import DEFAULT_PROJECT
+from agentd.server.oauth import Resource
 from agentd.server.ports import Caller, Role, Tokens
 
 __all__ = ["CALLER", "OPEN_PATHS", "Gate", "Guard", "Punctual", "Rate", "caller_of", "json_depth", "require"]
@@ -98,8 +99,12 @@ class Rate:
 class Guard:
     """ASGI middleware; see the module's docstring."""
 
-    def __init__(self, app: ASGIApp, tokens: Tokens, gate: Gate | None = None) -> None:
-        self._app, self._tokens, self._gate = app, tokens, gate or Gate()
+    def __init__(
+        self, app: ASGIApp, tokens: Tokens, gate: Gate | None = None, oauth: Resource | None = None
+    ) -> None:
+        self._app, self._tokens, self._gate, self._oauth = app, tokens, gate or Gate(), oauth
+        self._open = OPEN_PATHS | (oauth.open_paths if oauth else frozenset())
+        self._challenge = (oauth.challenge if oauth else 'Bearer realm="agentd"').encode()
         self._rate = Rate(self._gate.calls_per_second, self._gate.burst)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -109,7 +114,7 @@ class Guard:
         try:
             headers = _headers(scope)
             self._check_host(headers)
-            caller = _for_project(self._check_token(scope, headers), headers)
+            caller = _for_project(await self._check_token(scope, headers), headers)
             body = await _read_body(headers, receive, self._gate)
         except Refusal as refusal:
             log.info("refused %s %s: %s", scope["method"], scope["path"], refusal.message)
@@ -129,21 +134,23 @@ class Guard:
             hint = "Add it to [server] origins in agentd.toml."
             raise Refusal(403, "bad_origin", f"Origin {origin!r} is not allowed", hint)
 
-    def _check_token(self, scope: Scope, headers: dict[bytes, list[bytes]]) -> Caller | None:
+    async def _check_token(self, scope: Scope, headers: dict[bytes, list[bytes]]) -> Caller | None:
         scheme, _, bearer = _single(headers, b"authorization").partition(" ")
         caller = self._tokens.check(bearer.strip()) if scheme.lower() == "bearer" and bearer else None
+        if caller is None and self._oauth is not None and scheme.lower() == "bearer":
+            caller = await self._oauth.check(bearer.strip())
         address = (scope.get("client") or ("",))[0]
         if not self._rate.take(f"principal:{caller.principal}" if caller else f"address:{address}"):
             raise Refusal(
                 429, "too_fast", "Too many requests", "Wait a second.", headers=((b"retry-after", b"1"),)
             )
-        if caller is None and scope["path"] not in OPEN_PATHS:
+        if caller is None and scope["path"] not in self._open:
             raise Refusal(
                 401,
                 "unauthorized",
                 "The bearer token is missing, wrong or expired",
                 "Send 'Authorization: Bearer TOKEN'; the daemon's owner makes tokens.",
-                headers=((b"www-authenticate", b'Bearer realm="agentd"'),),
+                headers=((b"www-authenticate", self._challenge),),
             )
         return caller
 
