@@ -147,6 +147,8 @@ def _print_decision(decision: Decision, trials: Sequence[Trial]) -> None:
         show.console.print(f"{decision.people} people have to approve")
     if not decision.requester_may_answer:
         show.console.print("the one who asks may not approve")
+    if decision.client_may_answer:
+        show.console.print("an answer given in the asking MCP client counts")
     rows = [
         (Text("–" if trial.unmet else "✓"), trial.effect, trial.rule, "; ".join(trial.unmet))
         for trial in trials

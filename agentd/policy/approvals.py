@@ -2,7 +2,8 @@
 
 An approval is bound to the parts of one exact action. What policy grants by itself is written down
 in the same way, decided by ``policy:<rule>``, so that every launch has an answer behind it. An agent
-never approves, whatever role its token has. Where a rule wants two people, or not the one who asked,
+never approves, whatever role its token has, but for
+an answer in its client that a rule lets count. Where a rule wants two people, or not the one who asked,
 an identity that agentd.toml does not give to a person cannot approve: it might be the same one again.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from agentd.errors import Conflict, Denied, InputError, NotFound, Unauthorized
@@ -23,9 +25,10 @@ from agentd.store.approvals import Answer, Approval, ApprovalTable
 from agentd.store.journal import Journal
 from agentd.store.ledger import usd
 
-__all__ = ["Approvals", "Outdated", "Question"]
+__all__ = ["IN_CLIENT", "Approvals", "Outdated", "Question"]
 
 DENIAL_STICKS_S = 24 * 3600.0
+IN_CLIENT = "mcp-elicitation"
 Verdict = Literal["approve", "deny"]
 
 _LIKE_AN_ANSWER = re.compile(r"approv|deny|denied|decide", re.IGNORECASE)
@@ -125,6 +128,7 @@ class Approvals:
                 rule=decision.rule,
                 people=decision.people,
                 requester_may_answer=decision.requester_may_answer,
+                client_may_answer=decision.client_may_answer,
                 state="pending" if asks else "approved",
                 reason=decision.why,
                 decided_by=None if asks else f"policy:{decision.rule}",
@@ -183,6 +187,35 @@ class Approvals:
         if closed:
             self.on_decided(answered)
         return answered
+
+    def for_client(self, job_id: str, by: Caller) -> Question | None:
+        """The open question of a job that the client of `by` may answer, if its rule says so."""
+        approval = self._table.of_job(job_id)
+        if approval is None or approval.state != "pending" or not self._in_client(approval, by):
+            return None
+        return self.get(approval.id)
+
+    def answer_in_client(self, approval_id: str, verdict: Verdict, by: Caller) -> Question:
+        """An answer out of the MCP client that asked, which proves no person: only a rule lets it count.
+
+        Written down with the surface ``mcp-elicitation``. Raises what `decide` raises.
+        """
+        by, approval = replace(by, surface=IN_CLIENT), self.get(approval_id)
+        if not self._in_client(approval, by) or self._not_by(approval, by.principal):
+            self.refused(approval.id, by, verdict)
+            raise Unauthorized(
+                f"An answer in the client does not count for {approval.id}",
+                hint=f"A person answers: agentd approve {approval.id}",
+            )
+        with self._store.transaction():
+            closed = self._answer(approval, verdict, by, "")
+        answered = self.get(approval.id)
+        if closed:
+            self.on_decided(answered)
+        return answered
+
+    def _in_client(self, approval: Approval, by: Caller) -> bool:
+        return approval.client_may_answer and approval.requested_by == by.principal and by.may("operate")
 
     def refused(self, approval_id: str, by: Caller, verdict: Any) -> None:
         """Write down that somebody tried to answer who may not."""

@@ -74,6 +74,9 @@ class Rule(Strict):
     requester_may_answer: bool = Field(
         True, description="of an ask rule: whether the one who asked may approve"
     )
+    client_may_answer: bool = Field(
+        False, description="of an ask rule: whether an answer given in the asking MCP client counts"
+    )
 
     @field_validator("usd", "quoted_usd", "hours", "gpu_hours", "remaining_usd")
     @classmethod
@@ -111,6 +114,14 @@ class RuleSet(Strict):
                 raise ValueError(
                     f"rule {rule.name!r}: 'people' and 'requester_may_answer' are for rules under 'ask'"
                 )
+            if rule.client_may_answer:
+                raise ValueError(f"rule {rule.name!r}: 'client_may_answer' is for rules under 'ask'")
+        for rule in self.ask:
+            if rule.client_may_answer and (rule.people != 1 or not rule.requester_may_answer):
+                raise ValueError(
+                    f"rule {rule.name!r}: 'client_may_answer' does not go with 'people' above 1, nor with"
+                    " 'requester_may_answer: false': a client answers for the one who asked"
+                )
         return self
 
 
@@ -142,6 +153,7 @@ class Decision(Strict):
     why: str
     people: int = 1
     requester_may_answer: bool = True
+    client_may_answer: bool = False
 
 
 class Trial(Strict):
@@ -195,6 +207,7 @@ def _decision(rules: RuleSet, effect: Effect, rule: Rule, call: Call) -> Decisio
         why=f"rule {rule.name!r} of {rules.name!r}",
         people=rule.people,
         requester_may_answer=rule.requester_may_answer,
+        client_may_answer=rule.client_may_answer,
     )
 
 

@@ -18,6 +18,7 @@ from agentd.errors import NotFound
 from agentd.redaction import redact
 from agentd.sdk import JobView
 from agentd.server.asker import Asker, Context
+from agentd.server.asking import Asking
 from agentd.server.auth import require
 from agentd.server.job_text import headline
 from agentd.server.ports import Kernel
@@ -34,8 +35,8 @@ CANCEL_WITHIN_S = 2.0
 class JobTasks:
     """`tasks.TaskPort` over the kernel's jobs."""
 
-    def __init__(self, kernel: Kernel, caller_of: Asker) -> None:
-        self._kernel, self._caller_of = kernel, caller_of
+    def __init__(self, kernel: Kernel, caller_of: Asker, asking: Asking) -> None:
+        self._kernel, self._caller_of, self._asking = kernel, caller_of, asking
         self._ending: set[asyncio.Task[JobView]] = set()
 
     def needs_tasks(self, tool: str) -> bool:
@@ -57,10 +58,14 @@ class JobTasks:
         return self._view(self._kernel.jobs.get(job_id)) if job_id else result
 
     async def get(self, ctx: Context, task_id: str) -> TaskView:
-        return self._view(self._own(ctx, task_id))
+        job = self._own(ctx, task_id)
+        questions = self._asking.of(ctx, job.id, self._caller_of(ctx)) if _waits(job) else {}
+        view = self._view(job)
+        return replace(view, status="input_required", input_requests=questions) if questions else view
 
     async def update(self, ctx: Context, task_id: str, answers: Mapping[str, Any]) -> None:
-        self._own(ctx, task_id)
+        caller = require(self._caller_of(ctx), "operate")
+        self._asking.take(self._own(ctx, task_id).id, answers, caller)
 
     async def cancel(self, ctx: Context, task_id: str) -> None:
         """Begun, and carried on if the client hangs up: a job whose end was cut short would be stuck."""
@@ -107,6 +112,10 @@ class JobTasks:
         elif tool is not None and not tool.launches:
             result = tool_result(tool.result.model_validate(job.result))
         return result.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _waits(job: JobView) -> bool:
+    return job.state == "waiting_approval"
 
 
 def _said(job: JobView) -> str:

@@ -23,8 +23,9 @@ from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.types import Message, Receive, Scope, Send
 
 from agentd.errors import AgentdError, NotFound, Unauthorized
-from agentd.sdk import Tool
+from agentd.sdk import JobView, Tool
 from agentd.server.asker import Asker, Context
+from agentd.server.asking import Asking
 from agentd.server.auth import require
 from agentd.server.completion import Completions
 from agentd.server.holdings import Holdings
@@ -35,7 +36,7 @@ from agentd.server.prompts import Prompts
 from agentd.server.resources import Resources
 from agentd.server.results import tool_error, tool_result
 from agentd.server.schema import input_schema, output_schema
-from agentd.server.tasks import TasksExtension, install
+from agentd.server.tasks import REVISION, TasksExtension, install, takes_tasks
 from agentd.server.watching import Watching
 from agentd.server.wire import error_of
 
@@ -73,7 +74,8 @@ def mcp_server(kernel: Kernel, caller: Caller | None = None) -> McpServer:
     """The MCP server of `kernel`. Over HTTP the guard names the caller; `caller` is for in-memory use."""
     asker = Asker(caller)
     holdings = Holdings(kernel)
-    tools, resources, prompts = _Tools(kernel, asker), Resources(holdings, asker), Prompts(asker)
+    asking = Asking(kernel)
+    tools, resources, prompts = _Tools(kernel, asker, asking), Resources(holdings, asker), Prompts(asker)
     watching = Watching(kernel, holdings, asker)
     server = McpServer(
         "agentd",
@@ -96,7 +98,7 @@ def mcp_server(kernel: Kernel, caller: Caller | None = None) -> McpServer:
         on_subscriptions_listen=watching.listen,
     )
     server.watching = watching
-    install(server, TasksExtension(JobTasks(kernel, asker)))
+    install(server, TasksExtension(JobTasks(kernel, asker, asking)))
     return server
 
 
@@ -144,8 +146,8 @@ def _again(first: Message, receive: Receive) -> Receive:
 
 
 class _Tools:
-    def __init__(self, kernel: Kernel, caller_of: Asker) -> None:
-        self._kernel, self._caller_of = kernel, caller_of
+    def __init__(self, kernel: Kernel, caller_of: Asker, asking: Asking) -> None:
+        self._kernel, self._caller_of, self._asking = kernel, caller_of, asking
         self._described: dict[str, types.Tool] = {}
 
     async def list(self, ctx: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
@@ -154,7 +156,9 @@ class _Tools:
         visible = [tool for tool in tools if tool.listed and caller.may(role_for(tool))]
         return types.ListToolsResult(tools=[self._describe(tool) for tool in visible])
 
-    async def call(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+    async def call(
+        self, ctx: Context, params: types.CallToolRequestParams
+    ) -> types.CallToolResult | types.InputRequiredResult:
         tool = self._kernel.calls.tools.get(params.name)
         if tool is None:
             return self._no_such_tool(ctx, params)
@@ -162,16 +166,46 @@ class _Tools:
         key = _idempotency_key(ctx.meta)
         try:
             require(caller, role_for(tool))
+            if params.request_state is not None:
+                return tool_result(self._answered(params, params.request_state, caller))
             async with self._reporting(ctx, params.arguments or {}, caller):
                 result = await self._kernel.calls.call(tool.name, params.arguments or {}, caller, key=key)
         except AgentdError as error:
             return tool_error(error_of(error))
+        except MCPError:
+            raise
         except Exception:  # the outermost edge: what a client must not see goes to the log
             incident = secrets.token_hex(4)
             log.exception("tool %s failed, incident %s", tool.name, incident)
             hint = f"See incident {incident} in the daemon's log."
             return tool_error({"code": "internal", "message": f"{tool.name} failed", "hint": hint})
+        if isinstance(result, JobView) and (question := self._question(ctx, result, caller)):
+            return question
         return tool_result(result)
+
+    def _question(self, ctx: Context, job: JobView, caller: Caller) -> types.InputRequiredResult | None:
+        """What this client is to answer before it has the job; a task asks by itself."""
+        if ctx.protocol_version != REVISION or takes_tasks(ctx):
+            return None
+        questions = self._asking.of(ctx, job.id, caller)
+        wire = {"inputRequests": questions, "requestState": job.id}
+        return types.InputRequiredResult.model_validate(wire, by_name=False) if questions else None
+
+    def _answered(self, params: types.CallToolRequestParams, job_id: str, caller: Caller) -> JobView:
+        """The job of a call that comes again after its question, whatever was answered: nothing starts anew.
+
+        What the client hands back is the job's id, which is worth nothing to anybody but its owner.
+        """
+        jobs = self._kernel.jobs
+        try:
+            job = jobs.get(job_id) if jobs.owner(job_id) == caller.principal else None
+        except NotFound:
+            job = None
+        if job is None or job.tool != params.name:
+            raise MCPError(types.INVALID_PARAMS, "'requestState' is not of this call")
+        answers = {name: each.model_dump() for name, each in (params.input_responses or {}).items()}
+        self._asking.take(job.id, answers, caller)
+        return jobs.get(job.id)
 
     def _no_such_tool(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         """A call that was meant to answer an approval is told that it cannot, whatever its credential."""

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel
 
 from agentd import sdk
+from agentd.policy.approvals import Question
 from agentd.policy.callers import Caller
 from agentd.policy.credentials import Wanted
 from agentd.signals import Changes
@@ -86,6 +87,11 @@ class Questions(Protocol):
 
 class Approvals(Protocol):
     async def decide(self, approval_id: str, verdict: Verdict, by: Caller, reason: str) -> BaseModel: ...
+    def for_client(self, job_id: str, by: Caller) -> Question | None:
+        """The open question of a job that the client of `by` may answer, if its rule says so."""
+        ...
+
+    def answer_in_client(self, approval_id: str, verdict: Verdict, by: Caller) -> BaseModel: ...
     def refused(self, approval_id: str, by: Caller, verdict: Any) -> None:
         """Write down that somebody tried to answer who may not."""
         ...

@@ -23,7 +23,7 @@ from mcp.shared.inbound import MCP_NAME_HEADER, decode_header_value
 from pydantic import ConfigDict
 from pydantic.alias_generators import to_camel
 
-__all__ = ["TASKS", "TaskPort", "TaskView", "TasksExtension", "install", "takes_tasks"]
+__all__ = ["REVISION", "TASKS", "TaskPort", "TaskView", "TasksExtension", "install", "takes_tasks"]
 
 TASKS = "io.modelcontextprotocol/tasks"
 REVISION = "2026-07-28"

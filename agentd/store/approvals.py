@@ -44,6 +44,7 @@ class Approval(BaseModel):
     people: int
     given: int
     requester_may_answer: bool
+    client_may_answer: bool = False
     decided_by: str | None
     reason: str
     created_at: float

@@ -335,3 +335,9 @@ def notifiers(db: Database) -> None:
 def requests_of_projects(db: Database) -> None:
     """A request knows its project: who may say something about it."""
     db.conn.execute("ALTER TABLE requests ADD COLUMN project TEXT NOT NULL DEFAULT 'default'")
+
+
+@migrations()
+def answers_in_clients(db: Database) -> None:
+    """A question says whether an answer given in the asking client counts."""
+    db.conn.execute("ALTER TABLE approvals ADD COLUMN client_may_answer INTEGER NOT NULL DEFAULT 0")

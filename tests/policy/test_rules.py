@@ -119,10 +119,23 @@ def test_a_question_says_how_many_people_have_to_answer_and_who_may_not() -> Non
     assert (asked.people, asked.requester_may_answer) == (2, False)
 
 
+def test_a_question_says_whether_the_asking_client_may_answer() -> None:
+    assert decide(rules(ask=[{"name": "a", "client_may_answer": True}]), call()).client_may_answer
+    assert not decide(rules(ask=[{"name": "a"}]), call()).client_may_answer
+
+
 @pytest.mark.parametrize("field", [{"people": 2}, {"requester_may_answer": False}])
+def test_a_client_does_not_answer_for_others(field: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="does not go with"):
+        rules(ask=[{"name": "a", "client_may_answer": True, **field}])
+
+
+@pytest.mark.parametrize(
+    "field", [{"people": 2}, {"requester_may_answer": False}, {"client_may_answer": True}]
+)
 @pytest.mark.parametrize("effect", ["deny", "allow"])
 def test_who_answers_is_only_said_of_questions(effect: str, field: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match=r"rule 'a': .* are for rules under 'ask'"):
+    with pytest.raises(ValidationError, match=r"rule 'a': .* (is|are) for rules under 'ask'"):
         rules(**{effect: [{"name": "a", **field}]})
 
 

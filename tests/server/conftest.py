@@ -229,6 +229,12 @@ class FakeApprovals:
     def refused(self, approval_id: str, by: Caller, verdict: Any) -> None:
         self.attempts.append((approval_id, by.principal, by.surface))
 
+    def for_client(self, job_id: str, by: Caller) -> None:
+        return None
+
+    def answer_in_client(self, approval_id: str, verdict: Verdict, by: Caller) -> FakeApproval:
+        raise Unauthorized("No rule lets it")
+
     def refuse_as_call(self, name: str, arguments: Mapping[str, Any], by: Caller) -> None:
         if name == "approve":
             self.refused(str(arguments.get("id")), by, "approve")
