@@ -42,7 +42,7 @@ SHOWN = frozenset(
 )
 """Columns that people and models are shown, in whatever table: secrets are taken out of them."""
 
-MIGRATIONS = 11
+MIGRATIONS = 12
 """How many `agentd.store.schema` has: it is loaded for a database that lacks some, which few starts meet."""
 
 BEGIN, COMMIT = "BEGIN IMMEDIATE", "COMMIT"
