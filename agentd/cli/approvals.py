@@ -81,8 +81,7 @@ def deny(approval_id: str, reason: str) -> None:
 
 def _decide(approval_id: str, verdict: str, reason: str) -> None:
     client = connect()
-    approval = client.get(f"/api/approvals/{approval_id}")
-    answered = client.post(f"/api/approvals/{approval['id']}", {"verdict": verdict, "reason": reason})
+    answered = client.post(f"/api/approvals/{approval_id}", {"verdict": verdict, "reason": reason})
     told = (
         f"approved by {people_of(answered)}; somebody else has to approve it as well"
         if answered["state"] == "pending"

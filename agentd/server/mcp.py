@@ -50,7 +50,7 @@ KEY_META = "agentd/idempotency-key"
 INSTRUCTIONS = """\
 agentd runs the LLM engineering loop on this machine: data, retrieval, fine-tuning, quantizing, serving, \
 evaluation and routing. A tool that launches heavy work answers at once with a job; follow it with job_wait. \
-A job in state waiting_approval waits for a person, who answers outside of MCP: tell them what `next` says. \
+A job in state waiting_approval waits for a person: tell them what `next` says. \
 How things work stands in agentd://docs."""
 
 
