@@ -1,6 +1,6 @@
 """Jobs as tasks of MCP: the id of the task is that of the job, so it outlives client and daemon.
 
-A job is seen by whoever started it only; to others it is as if it were not there.
+Whoever sees the job (`agentd.sight`) sees the task; to others it is as if it were not there.
 """
 
 from __future__ import annotations
@@ -82,14 +82,11 @@ class JobTasks:
             log.error("%s failed: %s", ending.get_name(), error)
 
     def _own(self, ctx: Context, task_id: str) -> JobView:
-        """The caller's job. Raises `KeyError`."""
-        caller = self._caller_of(ctx)
+        """A job that the caller sees. Raises `KeyError`."""
         try:
-            if self._kernel.jobs.owner(task_id) == caller.principal:
-                return self._kernel.jobs.get(task_id)
+            return self._kernel.seen_by(self._caller_of(ctx)).jobs.get(task_id)
         except NotFound:
-            pass
-        raise KeyError(task_id)
+            raise KeyError(task_id) from None
 
     def _view(self, job: JobView) -> TaskView:
         at = job.ended_at or job.started_at or job.created_at

@@ -458,14 +458,19 @@ class FakeKernel:
     notifiers: FakeNotifiers = field(default_factory=FakeNotifiers)
     plugins: Plugins = field(default_factory=Plugins.open)
     changes: Changes = field(default_factory=Changes)
+    strangers: frozenset[str] = frozenset()
     loop: asyncio.AbstractEventLoop | None = None  # that of the server, where it has one of its own
 
     def __post_init__(self) -> None:
         self.calls = FakeCalls(self.jobs)
 
     def seen_by(self, caller: Caller) -> FakeKernel:
-        """Nothing in here is anybody's."""
-        return self
+        """Nothing in here is anybody's, and nothing is there for `strangers`."""
+        if caller.principal not in self.strangers:
+            return self
+        nothing = FakeJobs()
+        nothing.stories.clear()
+        return FakeKernel(jobs=nothing)
 
     def attempt_folder(self, job_id: str) -> Path | None:
         return None
