@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from agentd.cli import jsonc
 from agentd.cli.app import app
+from agentd.cli.connect import CARRIED
 from agentd.cli.mcp_clients import CLIENTS, McpClient
 
 COMMAND = str(Path(sys.executable).with_name("agentd"))
@@ -35,7 +36,7 @@ THEIRS = {
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("CLAUDE_CONFIG_DIR", "CODEX_HOME", "XDG_CONFIG_HOME", "AGENTD_URL", "AGENTD_CONFIG"):
+    for name in ("CLAUDE_CONFIG_DIR", "CODEX_HOME", "XDG_CONFIG_HOME", "AGENTD_URL", *CARRIED):
         monkeypatch.delenv(name, raising=False)
     project = tmp_path / "project"
     project.mkdir()
