@@ -11,7 +11,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import pytest
 pytestmark = pytest.mark.inspector
 
 PACKAGES = ["@anthropic-ai/claude-code@2.1.197", "@openai/codex@0.169.0"]
-FOLDER = Path(tempfile.gettempdir()) / f"agentd-client-programs-{os.getuid()}"
+FOLDER = Path(__file__).parents[2] / "build" / "clients"
 ALONE = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 SILENT = {
     "DISABLE_TELEMETRY": "1",
@@ -32,16 +31,14 @@ TOOLS = {"finetune", "evaluate", "job_wait"}
 
 @pytest.fixture(scope="module")
 def programs() -> Path:
-    """Their folder; they are installed once, outside of the project."""
+    """Their folder; they are installed once."""
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("npm is not installed")
     alone = subprocess.run([*ALONE, "true"], capture_output=True, text=True, check=False)
     if alone.returncode:
         pytest.skip(f"no network namespace can be made here: {alone.stderr.strip()}")
-    FOLDER.mkdir(mode=0o700, exist_ok=True)
-    if FOLDER.stat().st_uid != os.getuid():
-        pytest.skip(f"{FOLDER} is somebody else's")
+    FOLDER.mkdir(parents=True, exist_ok=True)
     programs = FOLDER / "node_modules" / ".bin"
     options = ["--no-audit", "--no-fund", "--no-save", "--loglevel=error"]
     if any(not _installed(package) for package in PACKAGES):
