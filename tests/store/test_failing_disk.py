@@ -45,7 +45,7 @@ for number in range(int(sys.argv[2])):
         print(number, error.code, flush=True)
     else:
         print(number, "stored", flush=True)
-    if number % 10 == 9:
+    if number % 10 == 5:  # not after the last one: nothing would be answered any more
         with contextlib.suppress(AgentdError):
             store.row("PRAGMA wal_checkpoint")
 os._exit(0)
