@@ -79,7 +79,6 @@ class ServerConfig(Section):
     port: int = Field(default=8731, ge=0, le=65535, description="0 picks a free port")
     hosts: tuple[str, ...] = Field(default=(), description="extra Host headers that are answered")
     origins: tuple[str, ...] = Field(default=(), description="browser origins that are answered")
-
     oauth: OAuthConfig | None = Field(default=None, description="tokens of an authorization server")
 
     @field_validator("hosts")

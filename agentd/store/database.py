@@ -31,6 +31,7 @@ from typing import Any
 
 from agentd.errors import AgentdError, DiskFull, Unavailable, Unknown
 from agentd.redaction import redact
+from agentd.store.schema import migrate
 
 __all__ = ["Row", "Store", "dumps", "loads", "reading", "stored"]
 
@@ -41,9 +42,6 @@ SHOWN = frozenset(
     {"title", "action", "reason", "detail", "result", "facts", "quote", "why", "status", "asked"}
 )
 """Columns that people and models are shown, in whatever table: secrets are taken out of them."""
-
-MIGRATIONS = 12
-"""How many `agentd.store.schema` has: it is loaded for a database that lacks some, which few starts meet."""
 
 BEGIN, COMMIT = "BEGIN IMMEDIATE", "COMMIT"
 OURS = frozenset({0, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISUSE})
@@ -172,7 +170,7 @@ class Store:
             connection.execute("PRAGMA synchronous=FULL")
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("PRAGMA temp_store=MEMORY")
-            _migrate(connection)
+            migrate(connection)
             if not self._sound and connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
                 raise sqlite3.OperationalError("it has to be mended, and somebody is reading it")
         except BaseException:
@@ -275,18 +273,6 @@ class Store:
             f"{database} could not be used: {error}; nothing was changed",
             hint="Check the disk and its permissions, then run 'agentd doctor'",
         )
-
-
-def _migrate(connection: sqlite3.Connection) -> None:
-    applied = "SELECT count(*) FROM _sqlite_migrations WHERE migration_set = 'agentd'"
-    with contextlib.suppress(sqlite3.OperationalError):  # a new file has no such table
-        if connection.execute(applied).fetchone()[0] == MIGRATIONS:
-            return
-    from sqlite_utils import Database
-
-    from agentd.store.schema import migrations
-
-    migrations.apply(Database(connection))
 
 
 def stored(column: str, value: Any) -> Any:

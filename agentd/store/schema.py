@@ -6,14 +6,45 @@ JSON in TEXT.
 
 from __future__ import annotations
 
-from sqlite_utils import Database, Migrations
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-__all__ = ["migrations"]
+if TYPE_CHECKING:  # loaded for a database that lacks some migrations, which few starts meet
+    from sqlite_utils import Database
 
-migrations = Migrations("agentd")
+__all__ = ["MIGRATIONS", "migrate"]
+
+Migration = Callable[["Database"], None]
+
+SET = "agentd"
+MIGRATIONS: list[Migration] = []
+"""In the order in which they are applied."""
 
 
-@migrations()
+def migration(fn: Migration) -> Migration:
+    MIGRATIONS.append(fn)
+    return fn
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Apply what was not applied yet."""
+    applied: set[str] = set()
+    with contextlib.suppress(sqlite3.OperationalError):  # a new file has no such table
+        rows = connection.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = ?", [SET])
+        applied = {row[0] for row in rows}
+    if applied >= {each.__name__ for each in MIGRATIONS}:
+        return
+    from sqlite_utils import Database, Migrations
+
+    pending = Migrations(SET)
+    for each in MIGRATIONS:
+        pending()(each)
+    pending.apply(Database(connection))
+
+
+@migration
 def first(db: Database) -> None:
     for statement in _FIRST.split(";\n"):
         if statement.strip():
@@ -182,7 +213,7 @@ CREATE TABLE tokens (
 """
 
 
-@migrations()
+@migration
 def ledger_of_projects(db: Database) -> None:
     """Ledger entries know attempt and project, and may be leases; whoever pays has a project."""
     for statement in _LEDGER_OF_PROJECTS.split(";\n"):
@@ -217,7 +248,7 @@ ALTER TABLE tokens ADD COLUMN charged TEXT NOT NULL DEFAULT ''
 """
 
 
-@migrations()
+@migration
 def causes_and_attempts(db: Database) -> None:
     """Why a job or attempt ended, how long it took by a clock that nobody sets, and which attempt it was."""
     for table, column in (
@@ -235,7 +266,7 @@ def causes_and_attempts(db: Database) -> None:
     )
 
 
-@migrations()
+@migration
 def journal_is_append_only(db: Database) -> None:
     """What is in the journal stays as it is, and what comes in follows what is there."""
     for statement in (
@@ -251,7 +282,7 @@ def journal_is_append_only(db: Database) -> None:
         db.conn.execute(statement)
 
 
-@migrations()
+@migration
 def judgements(db: Database) -> None:
     """What somebody said about something: a reviewer about a row, a client about an answer."""
     db.conn.execute(
@@ -261,7 +292,7 @@ def judgements(db: Database) -> None:
     )
 
 
-@migrations()
+@migration
 def answers(db: Database) -> None:
     """Approvals know what they are bound to and who answered, jobs the role they were asked for with."""
     for statement in _ANSWERS.split(";\n"):
@@ -287,7 +318,7 @@ CREATE TABLE answers (
 """
 
 
-@migrations()
+@migration
 def estimates(db: Database) -> None:
     """What tools estimate is kept beside what was quoted and what it took, and quotes learn from it."""
     for column in ("estimate TEXT", "max_rss_bytes INTEGER"):
@@ -296,7 +327,7 @@ def estimates(db: Database) -> None:
     db.conn.execute("CREATE INDEX ledger_subject ON ledger (subject)")
 
 
-@migrations()
+@migration
 def tokens_of_people(db: Database) -> None:
     """Tokens have ids to be revoked by, and say whether a person holds them, who made them, and their use."""
     for column in (
@@ -310,7 +341,7 @@ def tokens_of_people(db: Database) -> None:
     db.conn.execute("CREATE UNIQUE INDEX tokens_id ON tokens (id)")
 
 
-@migrations()
+@migration
 def claims(db: Database) -> None:
     """A launch finds its approval, and what is set aside, without looking through all there are."""
     for statement in (
@@ -321,7 +352,7 @@ def claims(db: Database) -> None:
         db.conn.execute(statement)
 
 
-@migrations()
+@migration
 def notifiers(db: Database) -> None:
     """How far each notifier has told the journal."""
     db.conn.execute(
@@ -331,13 +362,13 @@ def notifiers(db: Database) -> None:
     )
 
 
-@migrations()
+@migration
 def requests_of_projects(db: Database) -> None:
     """A request knows its project: who may say something about it."""
     db.conn.execute("ALTER TABLE requests ADD COLUMN project TEXT NOT NULL DEFAULT 'default'")
 
 
-@migrations()
+@migration
 def answers_in_clients(db: Database) -> None:
     """A question says whether an answer given in the asking client counts."""
     db.conn.execute("ALTER TABLE approvals ADD COLUMN client_may_answer INTEGER NOT NULL DEFAULT 0")

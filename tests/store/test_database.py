@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlite_utils import Database
 
 from agentd.errors import DiskFull, Unavailable
-from agentd.store import Store, schema
-from agentd.store.database import MIGRATIONS, dumps, reading
+from agentd.store import Store
+from agentd.store.database import dumps, reading
 from agentd.store.jobs import JobTable
+from agentd.store.schema import MIGRATIONS
 from agentd.store.tokens import TokenTable
 
 
@@ -178,8 +178,17 @@ def test_a_reading_connection_cannot_write(store: Store, path: Path) -> None:
             connection.execute("DELETE FROM tokens")
 
 
-def test_migrations_are_counted() -> None:
-    assert len(list(schema.migrations.pending(Database(memory=True)))) == MIGRATIONS
+def test_what_a_database_lacks_is_applied_and_the_rest_is_not_again(path: Path) -> None:
+    Store(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        applied = [name for (name,) in database.execute("SELECT name FROM _sqlite_migrations ORDER BY rowid")]
+        assert applied == [each.__name__ for each in MIGRATIONS]
+        database.execute("DELETE FROM _sqlite_migrations WHERE name = 'answers_in_clients'")
+        database.execute("ALTER TABLE approvals DROP COLUMN client_may_answer")
+        database.commit()
+    store = Store(path)
+    assert store.rows("SELECT client_may_answer FROM approvals") == []
+    store.close()
 
 
 def test_a_database_that_is_up_to_date_is_opened_without_loading_migrations(path: Path) -> None:
