@@ -108,6 +108,7 @@ class Daemon:
         )
         self.store = Store(self.state_dir / "agentd.db", spare=self._room.give_up)
         self.accelerator = accelerator()
+        self.capture = config.capture
         self.changes = Changes()
         self.journal = Journal(self.store)
         self.ledger = Ledger(self.store, config.budget, self.journal)

@@ -162,7 +162,8 @@ class Launch:
     `attempts` is how often it may be started in all, each time with a wall clock and a reservation of
     its own: after a crash, an I/O error, an unexplained exit code or a start that failed
     (`agentd.jobs.machine.again`). One that was lost without a word counts among these only if it is
-    `repeatable`: doing it twice does no harm. With `accelerator` ("gpu", "cuda" or "rocm") nobody is
+    `repeatable`: doing it twice does no harm. One that `resumes` keeps what it has done where the same call
+    finds it again, and its end says so. With `accelerator` ("gpu", "cuda" or "rocm") nobody is
     asked to approve it where there is none. What it asks of models through the gateway costs at most
     `tokens_micro_usd`; further requests are refused. `secrets` names variables of the daemon's environment
     that it gets as they are at the launch, if they are set; others that look secret it never sees.
@@ -180,6 +181,7 @@ class Launch:
     service: ServiceSpec | None = None
     attempts: int = 1
     repeatable: bool = False
+    resumes: bool = False
     accelerator: str = ""
     tokens_micro_usd: int = 0
     secrets: Sequence[str] = ()

@@ -107,6 +107,7 @@ async def calibrate_judge(
         needs=needs,
         gateway=True,
         tokens_micro_usd=MOST_TIMES * quote.tokens_micro_usd,
+        resumes=True,
     )
 
 

@@ -88,7 +88,7 @@ async def evaluate(
 
     Needs a model that answers: a remote one, or a local one started with `serve`. The report it saves
     is what `compare` takes. Rows that got no answer count as errors, never as zeros. Answers are kept:
-    the same model is not asked the same again, unless `fresh`.
+    the same model is not asked the same again, unless `fresh`, and once measured needs not be served.
     Not for public benchmarks (`evaluate_harness`), nor to fit a baseline (`baseline`).
     """
     found = find_suite(ctx, suite)
@@ -107,7 +107,7 @@ async def evaluate(
     asked = [model, *dict.fromkeys(judge.file.model for judge in measures.judges.values())]
     models = {name: models_behind(ctx, name) for name in asked}
     every = [each for several in models.values() for each in several]
-    needs = tuple(dict.fromkeys(service for each in every if (service := service_of(ctx, each))))
+    needs, unserved = _services(ctx, models, kept=not fresh and _measured_before(ctx, found, model))
     rows = found.rows[:limit] if limit else found.rows
     small = "" if difference else too_small(ctx, found, limit)
     schema = found.file.output_schema if constrained else None
@@ -135,6 +135,7 @@ async def evaluate(
         "fresh": fresh,
         "answers": str(ctx.data_dir("answers") / "answers.sqlite"),
         "answers_mb": KEPT_ANSWERS_MB,
+        "unserved": unserved,
         "prices": prices,
         "judges": {name: judge.spec for name, judge in measures.judges.items()},
         "standings": {name: _told(ctx, judge) for name, judge in measures.judges.items()},
@@ -153,6 +154,7 @@ async def evaluate(
         needs=needs,
         gateway=True,
         tokens_micro_usd=most,
+        resumes=True,
     )
 
 
@@ -282,6 +284,31 @@ def service_of(ctx: Context, model: Model) -> str:
     if service is None:
         raise Unavailable(f"{model.name!r} is not being served", hint=f"agentd call serve model={model.name}")
     return model.name
+
+
+def _services(
+    ctx: Context, models: Mapping[str, Sequence[Model]], *, kept: bool
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Services that must be up; and, if answers were `kept`, {asked: model} of those that have none.
+
+    Raises `Unavailable` for a model that is not served, unless `kept`.
+    """
+    needs: dict[str, None] = {}
+    unserved: dict[str, str] = {}
+    for name, several in models.items():
+        for each in several:
+            try:
+                needs |= dict.fromkeys([service] if (service := service_of(ctx, each)) else [])
+            except Unavailable:
+                if not kept:
+                    raise
+                unserved[name] = each.name
+    return tuple(needs), unserved
+
+
+def _measured_before(ctx: Context, suite: Suite, model: str) -> bool:
+    """Whether there may be answers enough: the recipe will tell whether they are."""
+    return any((each.suite, each.model) == (suite.name, model) for each in ctx.reports.list())
 
 
 def _evaluation_quote(

@@ -1,9 +1,12 @@
 """Rows per second of the evaluate recipe, beside a bare asynchronous client that asks the same.
 
-Both are programs of their own and ask the same endpoint, with as many requests at a time. Unless a served
-model is named, that is a process on loopback that answers every request after a fixed time, as a model
-that is not at its limit would. The recipe looks for answers that were kept, and keeps every answer, retries
-and tells how far it is; the bare client posts and reads JSON, and keeps nothing.
+Both are programs of their own and have the same model asked, with as many requests at a time. Unless one is
+named, that is a process on loopback that answers every request after a fixed time, as a model that is not
+at its limit would. The recipe looks for answers that were kept, and keeps every answer, retries and tells
+how far it is; the bare client posts and reads JSON, and keeps nothing.
+
+A model that agentd serves is asked by the recipe as its jobs ask, through the gateway with its metering, and
+by the bare client straight, with the key of the service.
 
 Time is that of asking, as either program measures it: starting an interpreter takes both of them as long.
 """
@@ -20,8 +23,12 @@ import sys
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from agentd.cli.client import connect
+from agentd.errors import AgentdError, InputError, NotFound
+from agentd.jobs.launching import TOKEN_FILE
+from agentd.locations import AGENT_TOKEN, remote, state_dir
 from agentd.plugins import bundled_root
 
 __all__ = ["run"]
@@ -29,10 +36,14 @@ __all__ = ["run"]
 ROWS = 1000
 CONCURRENCY = 16
 ANSWERS_AFTER_S = 0.05
+URL, KEY = "AGENTD_GATEWAY_URL", "AGENTD_GATEWAY_KEY"
+"""Environment variables in which both programs find where to ask, and the key."""
 BARE = """
-import asyncio, json, sys, time
+import asyncio, json, os, sys, time
 import httpx
-url, model, concurrency = sys.argv[2], sys.argv[3], int(sys.argv[4])
+model, concurrency = sys.argv[2], int(sys.argv[3])
+url, key = os.environ["AGENTD_GATEWAY_URL"], os.environ["AGENTD_GATEWAY_KEY"]
+headers = {"Authorization": f"Bearer {key}"} if key else {}
 rows = [json.loads(line) for line in open(sys.argv[1], encoding="utf-8")]
 async def main():
     waiting, answers = list(reversed(rows)), []
@@ -42,7 +53,8 @@ async def main():
             body = {"model": model, "messages": [message], "max_tokens": 16, "temperature": 0, "seed": 0}
             answers.append((await http.post("chat/completions", json=body)).raise_for_status().json())
     limits = httpx.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
-    async with httpx.AsyncClient(base_url=url + "/", limits=limits, timeout=120, trust_env=False) as http:
+    options = {"headers": headers, "limits": limits, "timeout": 120, "trust_env": False}
+    async with httpx.AsyncClient(base_url=url + "/", **options) as http:
         started = time.perf_counter()
         async with asyncio.TaskGroup() as group:
             for _ in range(concurrency):
@@ -52,23 +64,32 @@ asyncio.run(main())
 """
 
 
-def run(rounds: int = 5) -> dict[str, Any]:
+class Asked(NamedTuple):
+    """Where one of the two programs asks: a URL that ends in /v1, the model's name there, and a key or ""."""
+
+    url: str
+    model: str
+    key: str
+
+
+def run(rounds: int = 5, model: str = "") -> dict[str, Any]:
     """Both in turn, `rounds` times, after one unmeasured round; medians and their ratio.
 
-    ``AGENTD_BENCH_URL`` and ``AGENTD_BENCH_MODEL`` name a served model instead, ``AGENTD_BENCH_ROWS`` how
-    many rows it is asked.
+    `model` is one that agentd serves. Without it ``AGENTD_BENCH_URL`` and ``AGENTD_BENCH_MODEL`` may name
+    another endpoint, and ``AGENTD_BENCH_KEY_ENV`` the environment variable that holds its key.
+    ``AGENTD_BENCH_ROWS`` says how many rows are asked. Raises `InputError` for a key that is not set,
+    `NotFound` for a model that is not served.
     """
     folder = Path(tempfile.mkdtemp(prefix="agentd-bench-"))
-    url, model = os.environ.get("AGENTD_BENCH_URL", ""), os.environ.get("AGENTD_BENCH_MODEL", "m")
     count = int(os.environ.get("AGENTD_BENCH_ROWS", ROWS))
     samples: dict[str, list[float]] = {"agentd": [], "bare": []}
     try:
         with contextlib.ExitStack() as stack:
-            url = url or stack.enter_context(_endpoint())
+            told, ours, bare = _asked(model, stack)
             for turn in range(rounds + 1):
-                for name, measure in (("bare", _bare), ("agentd", _recipe)):
+                for name, measure, asked in (("bare", _bare, bare), ("agentd", _recipe, ours)):
                     # Nobody asks what was asked before: a served model keeps prefixes.
-                    rate = measure(_rows(folder / f"{name}-{turn}", count), url, model)
+                    rate = measure(_rows(folder / f"{name}-{turn}", count), asked)
                     if turn:
                         samples[name].append(rate)
     finally:
@@ -78,11 +99,48 @@ def run(rounds: int = 5) -> dict[str, Any]:
         "rounds": rounds,
         "rows": count,
         "concurrency": CONCURRENCY,
-        "endpoint": os.environ.get("AGENTD_BENCH_URL", f"answers after {ANSWERS_AFTER_S * 1000:.0f} ms"),
+        "endpoint": told,
         "agentd_rows_per_s": round(rates["agentd"], 1),
         "bare_rows_per_s": round(rates["bare"], 1),
         "ratio": round(rates["agentd"] / rates["bare"], 3),
     }
+
+
+def _asked(model: str, stack: contextlib.ExitStack) -> tuple[str, Asked, Asked]:
+    """What is asked, in words; where the recipe asks it, and where the bare client does."""
+    if model:
+        return f"{model}, served here", *_served(model)
+    url, named = os.environ.get("AGENTD_BENCH_URL", ""), os.environ.get("AGENTD_BENCH_MODEL", "m")
+    told = url or f"answers after {ANSWERS_AFTER_S * 1000:.0f} ms"
+    both = Asked(url or stack.enter_context(_endpoint()), named, _key() if url else "")
+    return told, both, both
+
+
+def _key() -> str:
+    name = os.environ.get("AGENTD_BENCH_KEY_ENV", "")
+    if name and not os.environ.get(name):
+        raise InputError(
+            f"AGENTD_BENCH_KEY_ENV names {name}, which is not set", hint=f"Put the endpoint's key into {name}"
+        )
+    return os.environ.get(name, "") if name else ""
+
+
+def _served(model: str) -> tuple[Asked, Asked]:
+    """The gateway as an agent asks it, and the service itself. Raises `NotFound`, `InputError`."""
+    if remote():
+        raise InputError(
+            "A served model is measured on its own machine, and AGENTD_URL names another daemon",
+            hint="Run the bench there, or without AGENTD_URL",
+        )
+    client = connect()
+    jobs = [job for job in client.get("/api/jobs", state="live") if (job["service"] or {}).get("ready")]
+    for job in jobs:
+        if model in job["service"]["serves"]:
+            folder = Path(client.get(f"/api/jobs/{job['id']}/attempt")["folder"])
+            token = (folder / TOKEN_FILE).read_text(encoding="ascii")
+            agent = (state_dir() / AGENT_TOKEN).read_text(encoding="ascii").strip()
+            return Asked(f"{client.url}/v1", model, agent), Asked(job["service"]["url"], model, token)
+    raise NotFound("served model", model, [name for job in jobs for name in job["service"]["serves"]])
 
 
 def _rows(folder: Path, count: int) -> Path:
@@ -93,27 +151,38 @@ def _rows(folder: Path, count: int) -> Path:
     return path
 
 
-def _bare(rows: Path, url: str, model: str) -> float:
-    command = [sys.executable, "-P", "-c", BARE, str(rows), url, model, str(CONCURRENCY)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+def _bare(rows: Path, asked: Asked) -> float:
+    command = [sys.executable, "-P", "-c", BARE, str(rows), asked.model, str(CONCURRENCY)]
+    return float(_ended(command, asked).stdout)
 
 
-def _recipe(rows: Path, url: str, model: str) -> float:
+def _recipe(rows: Path, asked: Asked) -> float:
     spec = {
         "inputs": {"rows": str(rows)},
-        "model": model,
-        "base_url": url,
+        "model": asked.model,
         "max_tokens": 16,
         "concurrency": CONCURRENCY,
     }
     (rows.parent / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
     recipe = bundled_root() / "tools/recipes/evaluate.py"
     command = [sys.executable, "-P", str(recipe), str(rows.parent / "spec.json"), str(rows.parent)]
-    subprocess.run(command, check=True, capture_output=True)
+    _ended(command, asked)
     result = json.loads((rows.parent / "result.json").read_text(encoding="utf-8"))
     if result["errors"]:
-        raise RuntimeError(f"{result['errors']} of {result['n']} rows got no answer from {url}")
+        raise RuntimeError(f"{result['errors']} of {result['n']} rows got no answer from {asked.url}")
     return result["n"] / result["seconds"]
+
+
+def _ended(command: list[str], asked: Asked) -> subprocess.CompletedProcess[str]:
+    """Run one of the two programs. Raises `AgentdError` with what it said last, should it fail."""
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {URL: asked.url, KEY: asked.key}
+    )
+    if done.returncode:
+        said = [line.strip(" |") for line in (done.stdout + done.stderr).splitlines() if "rror" in line]
+        why = said[-1] if said else f"exit code {done.returncode}"
+        raise AgentdError(f"{asked.model!r} at {asked.url} could not be asked: {why}")
+    return done
 
 
 @contextlib.contextmanager

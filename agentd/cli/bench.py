@@ -29,8 +29,9 @@ BENCHES = {
 @click.argument("name", required=False)
 @click.option("--rounds", type=int, help="How often each side is measured.")
 @click.option("--data", type=click.Path(exists=True, path_type=Path), help="A file to measure with.")
+@click.option("--model", help="A model that agentd serves, to measure with.")
 @click.option("--json", "json_", is_flag=True, help="Print as JSON.")
-def bench(name: str | None, rounds: int | None, data: Path | None, json_: bool) -> None:
+def bench(name: str | None, rounds: int | None, data: Path | None, model: str | None, json_: bool) -> None:
     """Measure agentd beside a baseline, on this machine. Without a name, lists what can be measured.
 
     \b
@@ -42,7 +43,8 @@ def bench(name: str | None, rounds: int | None, data: Path | None, json_: bool) 
     if name not in BENCHES:
         raise NotFound("bench", name, BENCHES)
     measure = importlib.import_module(f"agentd.bench.{name}").run
-    options = {option: value for option, value in (("rounds", rounds), ("data", data)) if value is not None}
+    given = {"rounds": rounds, "data": data, "model": model}
+    options = {option: value for option, value in given.items() if value is not None}
     if extra := sorted(options.keys() - inspect.signature(measure).parameters.keys()):
         raise InputError(f"bench {name} takes no --{extra[0]}", hint=f"agentd bench {name}")
     with show.errors.status(f"measuring {BENCHES[name]}"):

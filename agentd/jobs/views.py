@@ -72,6 +72,8 @@ def _next(row: JobRow, approval: Approval | None, service: Mapping[str, Any] | N
         return "It is ready." if service["ready"] else "It is starting: wait for it with job_wait."
     if row.state in ("queued", "preparing", "running"):
         return f"Wait for it with job_wait(job={row.id!r})."
+    kept = (row.launch or {}).get("resumes") and row.started_at is not None and row.state != "succeeded"
+    goes_on = f"What it had done is kept: the same call of {row.tool} goes on where it was." if kept else ""
     if row.state in ("failed", "lost", "timed_out"):
-        return f"See why with job_logs(job={row.id!r})."
-    return ""
+        return f"See why with job_logs(job={row.id!r}). {goes_on}".strip()
+    return goes_on

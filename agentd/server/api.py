@@ -126,6 +126,7 @@ class _Api:
                 "uptime_s": round(time.monotonic() - self._since, 1),
                 "state_dir": self._kernel.state_dir,
                 "tools": len(self._kernel.calls.tools),
+                "capture": self._kernel.capture.model_dump() if self._kernel.capture.aliases else None,
                 "principal": caller.principal,
                 "role": caller.role,
             }

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel
 
 from agentd import sdk
+from agentd.config import Capture
 from agentd.policy.approvals import Question
 from agentd.policy.callers import Caller
 from agentd.policy.credentials import Wanted
@@ -170,6 +171,11 @@ class Kernel(Protocol):
     def version(self) -> str: ...
     @property
     def state_dir(self) -> Path: ...
+    @property
+    def capture(self) -> Capture:
+        """Whose texts are kept."""
+        ...
+
     @property
     def calls(self) -> Calls: ...
     def seen_by(self, caller: Caller) -> Seen: ...

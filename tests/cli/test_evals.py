@@ -75,6 +75,11 @@ def test_a_gate_tells_worse_from_what_cannot_be_told(
     assert told["verdict"] == verdict
 
 
+def test_a_bench_names_a_model_that_is_not_served(agentd: Shell) -> None:
+    agentd("bench", "eval", "--model", "nobody", "--rounds", "1", code=2)
+    assert "no served model 'nobody'" in agentd.said.lower()
+
+
 def test_a_gate_over_other_rows_is_broken(agentd: Shell) -> None:
     new = agentd.kept(agentd.baseline("new", 9, 1, suite="other"))
     told = json.loads(

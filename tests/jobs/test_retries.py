@@ -105,6 +105,14 @@ async def test_a_lost_attempt_is_repeated_only_where_that_does_no_harm(
     assert daemon.ledger.summary().day_reserved == 0
 
 
+@pytest.mark.parametrize("resumes", [True, False])
+async def test_what_resumes_says_so_when_it_was_killed(daemon: Daemon, agent: Caller, resumes: bool) -> None:
+    how = f"signal:{int(signal.SIGKILL)}"
+    view = await daemon.jobs.settled(await launched(daemon, agent, how=how, resumes=resumes))
+    assert (view.state, view.cause) == ("failed", "killed")
+    assert ("the same call of fail goes on where it was" in view.next) is resumes
+
+
 async def test_cancelling_between_two_attempts_ends_the_job(
     daemon: Daemon, agent: Caller, until: Until, tmp_path: Path
 ) -> None:

@@ -345,6 +345,20 @@ def test_whatever_an_answer_depends_on_makes_it_another_one(tmp_path: Path, chan
     assert len(endpoint.asked) == 12
 
 
+def test_a_model_that_is_not_served_is_scored_by_kept_answers_only(tmp_path: Path) -> None:
+    kept = {"answers": str(tmp_path / "kept.sqlite"), "identity": "weights", "unserved": {"m": "mine"}}
+    with serving(echo) as endpoint:
+        assert run(tmp_path, endpoint.url, ROWS[:4], **kept | {"unserved": {}})[0] == 0
+        code, _, stderr = run(tmp_path, endpoint.url, ROWS[:4], **kept)
+        assert code == 0, stderr
+        assert written(tmp_path)[0]["cached"] == 4
+        code, events, _ = run(tmp_path, endpoint.url, ROWS, **kept)
+    assert code == 2
+    assert events[-1]["message"] == "'mine' is not being served, and of 6 rows only 4 were kept"
+    assert "agentd call serve model=mine" in events[-1]["hint"]
+    assert len(endpoint.asked) == 4
+
+
 def test_a_fresh_run_that_was_killed_goes_on_with_what_it_has_asked_itself(tmp_path: Path) -> None:
     with serving(echo) as endpoint:
         run(tmp_path, endpoint.url, limit=2)

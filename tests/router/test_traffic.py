@@ -111,6 +111,15 @@ async def test_nothing_is_kept_unless_the_operator_named_it(gateway: Gateway, pe
     assert not [path for path in state.rglob("*") if path.is_file() and b"nobody keeps" in path.read_bytes()]
 
 
+@pytest.mark.parametrize("capture", [Capture(), ON])
+async def test_the_daemons_status_says_whose_texts_are_kept(gateway: Gateway, capture: Capture) -> None:
+    async with gateway(capture) as client:
+        owner = (client.daemon.state_dir / "owner-token").read_text(encoding="ascii")
+        status = await client.get("/api/status", headers={"authorization": f"Bearer {owner}"})
+    told = status.json()["capture"]
+    assert (told and told["aliases"]) == (["ticket*"] if capture.aliases else None)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_is_kept_is_written_behind_the_answer_without_secrets(
     gateway: Gateway, stream: bool

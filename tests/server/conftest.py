@@ -18,6 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 from pydantic import BaseModel, Field, ValidationError
 
 from agentd import sdk
+from agentd.config import Capture
 from agentd.errors import Conflict, InputError, NotFound, OverBudget, Unauthorized
 from agentd.plugins import Plugins
 from agentd.sdk import Alias, Context, JobView, Model, Report, Tool, tool
@@ -444,6 +445,7 @@ class FakeNotifiers:
 class FakeKernel:
     version: str = "1.2.3"
     state_dir: Path = Path("/state")
+    capture: Capture = field(default_factory=Capture)
     jobs: FakeJobs = field(default_factory=FakeJobs)
     runs: FakeRuns = field(default_factory=FakeRuns)
     approvals: FakeApprovals = field(default_factory=FakeApprovals)

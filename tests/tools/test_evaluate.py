@@ -129,6 +129,18 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_quoted(ctx: Cont
         call(ctx, "evaluate", suite="capitals", model="near")
 
 
+def test_a_model_that_was_measured_may_be_evaluated_by_its_kept_answers_without_a_service(
+    ctx: Context, tmp_path: Path
+) -> None:
+    told = evaluated(ctx, "far", ["Paris", "Lima", "Madrid"], tmp_path / "out", "job-7")
+    far = ctx.reports.get(told["report"])
+    ctx.reports.save(far.model_copy(update={"id": "report-job-8", "model": "near"}))
+    launch = call(ctx, "evaluate", suite="capitals", model="near")
+    assert (launch.needs, launch.spec["unserved"]) == ((), {"near": "near"})
+    with pytest.raises(Unavailable, match="not being served"):
+        call(ctx, "evaluate", suite="capitals", model="near", fresh=True)
+
+
 def test_a_report_holds_score_interval_and_slices_and_scoring_again_gives_the_same_one(
     ctx: Context, tmp_path: Path
 ) -> None:

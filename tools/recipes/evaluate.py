@@ -30,6 +30,8 @@ SPEC
     answers           SQLite file that keeps answers, shared by runs (OUT/answers.sqlite)
     answers_mb        how large it may grow (512); the least used go first
     fresh             true: answers from before this run was first started are not used
+    unserved          {model or alias: the model that is not served}: these are not asked, all their answers
+                      must have been kept
     prices            {model: [input, output]}, micro-USD a million tokens
     metrics           [{"name", "scorer" or "judge", "options", "files"}], the primary one first; may be empty
     slices            fields of rows by which the primary metric is broken down
@@ -393,6 +395,7 @@ class Desk:
     asker: Asker
     answers: Answers
     concurrency: int
+    unserved: Mapping[str, str] = field(default_factory=dict[str, str])
     used: set[str] = field(default_factory=set[str])
     asked: int = 0
     asked_tokens: int = 0
@@ -407,6 +410,7 @@ class Desk:
                 found[question.key] = known | {"cached": True}
             else:
                 waiting.append(question)
+        self.check_served(waiting, len(found), unit)
         meter = Meter(unit, len(found) + len(waiting), len(found))
 
         async def work() -> None:
@@ -420,6 +424,16 @@ class Desk:
                 group.create_task(work())
         self.used |= found.keys()
         return [found[question.key] for question in questions]
+
+    def check_served(self, waiting: Iterable[Question], kept: int, unit: str) -> None:
+        """Raise `Hopeless` if a model would have to be asked that is not there."""
+        missing = [question.body["model"] for question in waiting if question.body["model"] in self.unserved]
+        if missing:
+            model = self.unserved[missing[0]]
+            raise Hopeless(
+                f"{model!r} is not being served, and of {len(missing) + kept} {unit} only {kept} were kept",
+                f"agentd call serve model={model}, then evaluate again",
+            )
 
     async def put(self, question: Question) -> Reply:
         try:
@@ -727,7 +741,10 @@ async def desk_of(spec: Mapping[str, Any], answers: Answers, stack: AsyncExitSta
     await stack.enter_async_context(http)
     jitter = random.Random(spec.get("seed", 0))
     return Desk(
-        Asker(http, spec.get("retries", 4), spec.get("patience_s", 120), jitter), answers, concurrency
+        Asker(http, spec.get("retries", 4), spec.get("patience_s", 120), jitter),
+        answers,
+        concurrency,
+        spec.get("unserved", {}),
     )
 
 

@@ -13,6 +13,7 @@ async def fail(
     times: int = 1_000_000,
     attempts: int = 1,
     repeatable: bool = False,
+    resumes: bool = False,
     accelerator: str = "",
     starts: str = "",
     cgroup: str = "",
@@ -27,5 +28,6 @@ async def fail(
         timeout_s=timeout_s,
         attempts=attempts,
         repeatable=repeatable,
+        resumes=resumes,
         accelerator=accelerator,
     )
