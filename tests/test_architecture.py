@@ -20,7 +20,7 @@ PACKAGE = REPO / "agentd"
 
 # From the ground up. A part may import from the floors below, and from its own if nothing goes in circles.
 FLOORS = (
-    ("errors", "hardware", "ids", "locations", "lock", "signals", "caretaker"),
+    ("errors", "hardware", "ids", "locations", "lock", "signals", "caretaker", "wording"),
     ("redaction",),
     ("sdk", "documents"),
     ("config",),

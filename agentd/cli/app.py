@@ -74,7 +74,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except AgentdError as error:
-            from agentd.cli.visible import spelled
+            from agentd.wording import spelled
 
             click.echo(f"agentd: {spelled(str(error), lines=True)}", err=True)
             sys.exit(exit_code(error))

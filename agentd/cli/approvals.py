@@ -7,8 +7,9 @@ from rich.text import Text
 
 from agentd.cli import show
 from agentd.cli.client import connect
-from agentd.cli.follow import ask, interactive, people_of, show_question
+from agentd.cli.follow import ask, interactive, show_question
 from agentd.cli.visible import visible
+from agentd.policy.told import people_of
 
 __all__ = ["approvals", "approve", "deny"]
 

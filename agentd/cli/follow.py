@@ -6,7 +6,6 @@ goes to stderr, so that stdout carries nothing but the result.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Generator, Mapping
@@ -20,12 +19,13 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from agentd.cli.client import Client
-from agentd.cli.show import bytes_, errors, facts, figures, progress_line, span, state_mark
-from agentd.cli.visible import shortened, spelled, visible
+from agentd.cli.show import errors, facts, progress_line, span, state_mark
+from agentd.cli.visible import visible
 from agentd.errors import AgentdError, Conflict, NeedsApproval
-from agentd.store.ledger import usd
+from agentd.policy.told import told
+from agentd.wording import spelled
 
-__all__ = ["ask", "fail_unless_done", "follow_job", "follow_run", "interactive", "people_of", "show_question"]
+__all__ = ["ask", "fail_unless_done", "follow_job", "follow_run", "interactive", "show_question"]
 
 QUIET_EVERY_S = 15.0
 
@@ -103,75 +103,16 @@ def ask(client: Client, approval: Mapping[str, Any]) -> None:
 
 def show_question(approval: Mapping[str, Any]) -> None:
     """What is new and what it costs first, then what it is. Every value is escaped: it may be hostile."""
-    told, quote = approval["facts"], approval["facts"].get("quote") or {}
-    errors.rule(_title(approval["action"]), style="magenta", align="left")
-    again = told.get("again")
-    facts(
-        {
-            "asked again": f"{again['because']} (after {again['after']})" if again else "",
-            "approved by": people_of(approval) if approval["people"] > 1 else "",
-        },
-        errors,
-        lines=False,
-    )
-    _show_differences(approval)
-    limit = f", {span(told['timeout_s'])}" if "timeout_s" in told else ""
-    tries = f" × {told['attempts']} attempts" if told.get("attempts", 1) > 1 else ""
-    facts(
-        {
-            "asked by": f"{approval['requested_by']} ({told.get('why', '')})",
-            **{name: shortened(str(value)) for name, value in figures(quote).items() if value},
-            "at most": f"{usd(told['max_micro_usd'])}{limit}{tries}" if "max_micro_usd" in told else "",
-            **{f"with {name}": _shown(value) for name, value in told.get("arguments", {}).items()},
-            **{f"input {name}": digest[:16] for name, digest in told.get("inputs", {}).items()},
-            "recipe": " ".join((told.get("recipe", ""), told.get("recipe_digest", "")[:16])).strip(),
-            "environment": told.get("environment", "")[:16],
-            "digest": approval["digest"][:16],
-        },
-        errors,
-        lines=False,
-    )
-
-
-def _title(text: str) -> Text:
-    title = visible(shortened(text))
+    said = told(approval)
+    title = visible(said.title)
     title.stylize("bold")
-    return title
-
-
-def _show_differences(approval: Mapping[str, Any]) -> None:
-    """Old and new, beside the last action of the kind that was approved."""
-    if approval["like"] is None:
-        errors.print("nothing like it was approved before", style="dim")
-        return
-    like = visible(approval["like"])
-    if not approval["differences"]:
-        errors.print(Text.assemble("nothing differs from ", like, ", which was approved"), style="dim")
-        return
-    errors.print(Text.assemble("differs from ", like, ", which was approved:"), style="dim")
-    rows = {one["what"]: _change(one["before"], one["now"], one["form"]) for one in approval["differences"]}
-    facts(rows, errors, lines=False)
-
-
-def _change(before: Any, now: Any, form: str) -> str:
-    return f"{_shown(before, form)} → {_shown(now, form)}"
-
-
-def _shown(value: Any, form: str = "value") -> str:
-    """A value so that none can be taken for several: texts in quotation marks, as JSON."""
-    if value is None:
-        return "(none)" if form != "value" else "null"
-    if form in ("usd", "seconds", "bytes") and isinstance(value, int | float):
-        return usd(round(value)) if form == "usd" else span(value) if form == "seconds" else bytes_(value)
-    if form == "digest":
-        return str(value)[:16]
-    return shortened(json.dumps(value, ensure_ascii=False, default=str))
-
-
-def people_of(approval: Mapping[str, Any]) -> str:
-    """``1 of 2 people (ann)``: who has approved so far."""
-    who = ", ".join(answer["person"] for answer in approval["answers"] if answer["verdict"] == "approve")
-    return f"{approval['given']} of {approval['people']} people" + (f" ({who})" if who else "")
+    errors.rule(title, style="magenta", align="left")
+    facts(said.first, errors, lines=False)
+    compared = visible(said.compared)
+    compared.stylize("dim")
+    errors.print(compared)
+    facts(said.changed, errors, lines=False)
+    facts(said.facts, errors, lines=False)
 
 
 def _decide(client: Client, job: Mapping[str, Any], *, must: bool = True) -> None:

@@ -15,8 +15,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from agentd.cli.visible import spelled, visible
-from agentd.store.ledger import usd
+from agentd.cli.visible import visible
+from agentd.policy.told import figures, money, takes
+from agentd.wording import bytes_, span, spelled
 
 __all__ = [
     "ago",
@@ -105,42 +106,6 @@ def facts(values: Mapping[str, Any], to: Console = console, *, lines: bool = Tru
                 to.print(Text.assemble(label if number == 0 else " " * len(label), line), soft_wrap=True)
 
 
-def span(seconds: float | None) -> str:
-    """``45 s``, ``7.5 min``, ``2.1 h``."""
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def takes(quote: Mapping[str, Any]) -> str:
-    """``5.0 min (4.1 min to 6.9 min in 80 % of 9 past jobs)``; nothing for a quote without a time."""
-    if not quote.get("seconds"):
-        return ""
-    if not quote.get("level"):
-        return span(quote["seconds"])
-    within = f"{span(quote['seconds_low'])} to {span(quote['seconds_high'])}"
-    return (
-        f"{span(quote['seconds'])} ({within} in {100 * quote['level']:.0f} % of"
-        f" {quote['past_jobs']} past jobs)"
-    )
-
-
-def figures(quote: Mapping[str, Any]) -> dict[str, Any]:
-    """What a quote says, by name; for `facts`."""
-    sizes = {"memory": "ram_bytes", "GPU memory": "vram_bytes", "disk": "disk_bytes"}
-    return {
-        "takes about": takes(quote),
-        "GPU-hours": quote.get("gpu_hours") or "",
-        "costs about": money(quote.get("micro_usd")),
-        "for tokens": money(quote.get("tokens_micro_usd") or None),
-        **{name: bytes_(quote[key]) for name, key in sizes.items() if quote.get(key)},
-        "in doubt": quote.get("doubt"),
-        "figured from": quote.get("basis"),
-    }
-
-
 def is_estimate(value: Any) -> bool:
     """Whether this is a number with its interval, or with none."""
     return isinstance(value, dict) and {"value"} <= value.keys() <= {"value", "low", "high"}
@@ -159,15 +124,6 @@ def estimates(heading: str, values: Mapping[str, Mapping[str, float | None]]) ->
 
 def ago(at: float | None) -> str:
     return "" if at is None else f"{span(max(0.0, time.time() - at))} ago"
-
-
-def bytes_(n: float) -> str:
-    """``163 MB``, decimal."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.0f} {unit}" if unit in ("B", "kB") or n >= 100 else f"{n:.1f} {unit}"
-        n /= 1000
-    return f"{n:.1f} TB"
 
 
 def progress_line(progress: Mapping[str, Any]) -> str:
@@ -191,7 +147,3 @@ def progress_line(progress: Mapping[str, Any]) -> str:
     if isinstance(left := progress.get("seconds_left"), (int, float)):
         parts.append(f"{span(left)} left")
     return ", ".join(parts)
-
-
-def money(micro: int | None) -> str:
-    return "" if micro is None else usd(micro)

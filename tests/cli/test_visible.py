@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from agentd.cli import follow, show
-from agentd.cli.visible import shortened, spelled, visible
+from agentd.cli.visible import visible
+from agentd.wording import shortened, spelled
 
 HOSTILE = (
     "\x1b[2J\x1b[31mred\x1b[0m",
