@@ -84,7 +84,15 @@ class Tokens:
 
     def check(self, bearer: str) -> Caller | None:
         """Whose token this is; None for one that is unknown, revoked or expired."""
-        row = self._table.find(bearer)
+        return self._caller(self._table.find(bearer))
+
+    def holder(self, token_id: str) -> Caller | None:
+        """The same by a token's id: whom a browser is signed in as."""
+        row = self._table.get(token_id)
+        late = row is not None and row.expires_at is not None and row.expires_at <= self._store.now()
+        return self._caller(None if late else row)
+
+    def _caller(self, row: TokenRow | None) -> Caller | None:
         if row is None:
             return None
         self._used[row.id] = self._store.now()
@@ -161,6 +169,10 @@ class Tokens:
             )
         self._ensure_files()
         return TokenView(**self._seen(row))
+
+    def opened_session(self, by: Caller) -> None:
+        """Write down that a browser was signed in."""
+        self._journal.append("session.opened", by.token, by.principal, surface=by.surface, role=by.role)
 
     def refused(self, by: Caller, what: str) -> None:
         """Write down that somebody tried who may not."""

@@ -19,7 +19,9 @@ from agentd.server.auth import Gate, Guard, Punctual
 from agentd.server.gateway import gateway_routes
 from agentd.server.mcp import McpEndpoint, mcp_server
 from agentd.server.oauth import Resource
+from agentd.server.pages import page_routes
 from agentd.server.ports import Kernel
+from agentd.server.sessions import Sessions
 
 __all__ = ["bind", "create_app", "http_server", "routes_of"]
 
@@ -31,11 +33,12 @@ def create_app(
     endpoint: McpEndpoint | None = None,
     oauth: Resource | None = None,
 ) -> ASGIApp:
-    """The guarded app: ``/mcp``, ``/api``, ``/v1`` and ``/health``.
+    """The guarded app: ``/mcp``, ``/api``, ``/v1``, ``/health``, and pages for people.
 
     `shutdown` is what ``/api/shutdown`` calls. The lifespan must be run, once: uvicorn does.
     """
     mcp = endpoint or McpEndpoint(mcp_server(kernel))
+    sessions = Sessions(kernel.tokens)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncGenerator[None, None]:
@@ -43,7 +46,7 @@ def create_app(
             yield
 
     app = Starlette(
-        routes=[*routes_of(kernel, mcp, shutdown), *(oauth.routes() if oauth else [])],
+        routes=[*routes_of(kernel, mcp, shutdown, sessions), *(oauth.routes() if oauth else [])],
         exception_handlers={
             AgentdError: on_agentd_error,
             HTTPException: on_http_error,
@@ -51,15 +54,18 @@ def create_app(
         },
         lifespan=lifespan,
     )
-    return Guard(app, kernel.tokens, gate, oauth)
+    return Guard(app, kernel.tokens, gate, oauth, sessions)
 
 
-def routes_of(kernel: Kernel, mcp: McpEndpoint, shutdown: Callable[[], None]) -> list[Route]:
+def routes_of(
+    kernel: Kernel, mcp: McpEndpoint, shutdown: Callable[[], None], sessions: Sessions
+) -> list[Route]:
     """The route table. ``/mcp`` is POST only: there is no session to stream to or to delete."""
     return [
         Route("/mcp", mcp, methods=["POST"]),
         *api_routes(kernel, shutdown),
         *gateway_routes(kernel),
+        *page_routes(kernel, sessions),
     ]
 
 

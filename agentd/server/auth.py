@@ -1,8 +1,10 @@
 """The guard in front of every route, and the clock on every connection.
 
 `Guard` is pure ASGI and asks, in this order: a known Host? a known Origin? not too fast? a valid
-token? and only then reads the body: not too large, not too slow, not too deep. `Punctual` is a
-uvicorn protocol that hangs up on a client that does not finish its request headers.
+token? and only then reads the body: not too large, not too slow, not too deep. Pages for people are
+let through without a token, with the session of the browser if it has one: they answer for themselves,
+and nothing else takes a cookie. `Punctual` is a uvicorn protocol that hangs up on a client that does not
+finish its request headers.
 
 What this does not cover: TLS (put a reverse proxy in front of any bind address but loopback),
 many clients that each stay below the limits, and slow readers of large answers.
@@ -22,6 +24,7 @@ from itertools import accumulate
 from typing import Any
 from urllib.parse import urlsplit
 
+from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -30,16 +33,38 @@ from agentd.locations import PROJECT_HEADER
 from agentd.policy.callers import DEFAULT_PROJECT
 from agentd.server.oauth import Resource
 from agentd.server.ports import Caller, Role, Tokens
+from agentd.server.sessions import Session, Sessions
 
-__all__ = ["CALLER", "OPEN_PATHS", "Gate", "Guard", "Punctual", "Rate", "caller_of", "json_depth", "require"]
+__all__ = [
+    "CALLER",
+    "OPEN_PATHS",
+    "SESSION",
+    "Gate",
+    "Guard",
+    "Punctual",
+    "Rate",
+    "caller_of",
+    "cookie_name",
+    "is_page",
+    "json_depth",
+    "require",
+]
 
 log = logging.getLogger(__name__)
 
 CALLER = "agentd.caller"
 """Where the guard leaves the `Caller` in the ASGI scope."""
 
+SESSION = "agentd.session"
+"""The same of a page for people: the `Session` of the browser, None where it is not signed in."""
+
 OPEN_PATHS = frozenset({"/health"})
 """Answered without a token."""
+
+LOOKING_AGAIN = b"again"
+"""The query of a page that refreshes itself."""
+
+PAGES = ("/login", "/logout", "/approve")
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -100,9 +125,15 @@ class Guard:
     """ASGI middleware; see the module's docstring."""
 
     def __init__(
-        self, app: ASGIApp, tokens: Tokens, gate: Gate | None = None, oauth: Resource | None = None
+        self,
+        app: ASGIApp,
+        tokens: Tokens,
+        gate: Gate | None = None,
+        oauth: Resource | None = None,
+        sessions: Sessions | None = None,
     ) -> None:
         self._app, self._tokens, self._gate, self._oauth = app, tokens, gate or Gate(), oauth
+        self._sessions = sessions
         self._open = OPEN_PATHS | (oauth.open_paths if oauth else frozenset())
         self._challenge = (oauth.challenge if oauth else 'Bearer realm="agentd"').encode()
         self._rate = Rate(self._gate.calls_per_second, self._gate.burst)
@@ -114,7 +145,8 @@ class Guard:
         try:
             headers = _headers(scope)
             self._check_host(headers)
-            caller = _for_project(await self._check_token(scope, headers), headers)
+            session = self._session(scope, headers)
+            caller = _for_project(await self._check_token(scope, headers, session), headers)
             body = await _read_body(headers, receive, self._gate)
         except Refusal as refusal:
             log.info("refused %s %s: %s", scope["method"], scope["path"], refusal.message)
@@ -122,7 +154,7 @@ class Guard:
             return
         except ClientGone:
             return
-        await self._app({**scope, CALLER: caller}, _replay(body, receive), send)
+        await self._app({**scope, CALLER: caller, SESSION: session}, _replay(body, receive), send)
 
     def _check_host(self, headers: dict[bytes, list[bytes]]) -> None:
         host = _single(headers, b"host").lower()
@@ -134,17 +166,28 @@ class Guard:
             hint = "Add it to [server] origins in agentd.toml."
             raise Refusal(403, "bad_origin", f"Origin {origin!r} is not allowed", hint)
 
-    async def _check_token(self, scope: Scope, headers: dict[bytes, list[bytes]]) -> Caller | None:
+    def _session(self, scope: Scope, headers: dict[bytes, list[bytes]]) -> Session | None:
+        """Of a browser that asks for a page; everywhere else a cookie is nothing."""
+        if self._sessions is None or not is_page(scope["path"]):
+            return None
+        name = cookie_name(_single(headers, b"host"))
+        cookies = cookie_parser(_single(headers, b"cookie"))
+        return self._sessions.find(cookies.get(name, ""), by_itself=scope["query_string"] == LOOKING_AGAIN)
+
+    async def _check_token(
+        self, scope: Scope, headers: dict[bytes, list[bytes]], session: Session | None
+    ) -> Caller | None:
         scheme, _, bearer = _single(headers, b"authorization").partition(" ")
         caller = self._tokens.check(bearer.strip()) if scheme.lower() == "bearer" and bearer else None
         if caller is None and self._oauth is not None and scheme.lower() == "bearer":
             caller = await self._oauth.check(bearer.strip())
         address = (scope.get("client") or ("",))[0]
-        if not self._rate.take(f"principal:{caller.principal}" if caller else f"address:{address}"):
+        known = session.caller if session else caller
+        if not self._rate.take(f"principal:{known.principal}" if known else f"address:{address}"):
             raise Refusal(
                 429, "too_fast", "Too many requests", "Wait a second.", headers=((b"retry-after", b"1"),)
             )
-        if caller is None and scope["path"] not in self._open:
+        if caller is None and scope["path"] not in self._open and not is_page(scope["path"]):
             raise Refusal(
                 401,
                 "unauthorized",
@@ -167,6 +210,17 @@ def _for_project(caller: Caller | None, headers: dict[bytes, list[bytes]]) -> Ca
     if caller.project != DEFAULT_PROJECT:
         raise Refusal(403, "denied", f"This token works for project {caller.project!r}, not for {named!r}")
     return replace(caller, project=named)
+
+
+def is_page(path: str) -> bool:
+    """Whether it is for a person's browser: it takes a session, and no token."""
+    return path in PAGES or path.startswith("/approve/")
+
+
+def cookie_name(host: str) -> str:
+    """The name of the session's cookie: with the port, since cookies do not tell ports apart."""
+    port = host.rpartition(":")[2]
+    return f"agentd-session-{port}" if port.isdigit() else "agentd-session"
 
 
 class ClientGone(Exception):

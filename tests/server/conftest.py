@@ -420,6 +420,12 @@ class FakeTokens:
             return Caller(f"ada-{bearer}", bearer, "token", Path("/home"), is_agent=False)
         return None
 
+    def holder(self, token_id: str) -> Caller | None:
+        return self.check(token_id)
+
+    def opened_session(self, by: Caller) -> None:
+        pass
+
     def list(self) -> Sequence[BaseModel]:
         return []
 

@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from starlette.routing import Route
 
 from agentd.server.app import routes_of
-from agentd.server.auth import OPEN_PATHS, Gate, Punctual, Rate, json_depth
+from agentd.server.auth import OPEN_PATHS, Gate, Punctual, Rate, is_page, json_depth
 from agentd.server.mcp import McpEndpoint, mcp_server
+from agentd.server.sessions import Sessions
 
 
 def table() -> list[tuple[str, str]]:
     """Method and path of every route the app has."""
     kernel: Any = type("NoKernel", (), {"version": ""})()
-    routes: list[Route] = routes_of(kernel, McpEndpoint(mcp_server(kernel)), lambda: None)
+    routes: list[Route] = routes_of(kernel, McpEndpoint(mcp_server(kernel)), lambda: None, Sessions(kernel))
     return [
         (method, re.sub(r"{(\w+)}", "job-1", route.path))
         for route in routes
@@ -55,14 +56,15 @@ def routes() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("token", [None, "Bearer wrong", "Bearer", "Basic admin", "admin"])
-def test_no_route_but_health_answers_without_a_token(
+def test_no_route_but_health_and_the_form_to_sign_in_answers_without_a_token(
     daemon: Any, routes: list[tuple[str, str]], token: str | None
 ) -> None:
     for method, path in routes:
-        answer = ask(daemon, method, path, headers={"authorization": token})
-        expected = 200 if path in OPEN_PATHS else 401
+        answer = ask(daemon, method, path, headers={"authorization": token, "origin": daemon.url})
+        expected = 200 if path in OPEN_PATHS or (method, path) == ("GET", "/login") else 401
         assert answer.status_code == expected, (method, path)
-        assert expected == 200 or answer.headers["www-authenticate"].startswith("Bearer")
+        scheme = "Cookie" if is_page(path) else "Bearer"
+        assert expected == 200 or answer.headers["www-authenticate"].startswith(scheme)
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8731", "127.0.0.1.evil.example", "", "[::1"])

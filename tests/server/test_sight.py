@@ -25,6 +25,7 @@ from agentd.policy.callers import Caller
 from agentd.sdk import JobView
 from agentd.server.app import bind, http_server, routes_of
 from agentd.server.mcp import McpEndpoint, mcp_server
+from agentd.server.sessions import Sessions
 from agentd.store.requests import RequestRow
 from agentd.store.tokens import Role, TokenTable
 
@@ -91,7 +92,7 @@ async def served(boot: Boot, tmp_path: Path) -> AsyncIterator[Served]:
 
 def routes() -> list[tuple[str, str]]:
     kernel: Any = type("NoKernel", (), {"version": ""})()
-    table = routes_of(kernel, McpEndpoint(mcp_server(kernel)), lambda: None)
+    table = routes_of(kernel, McpEndpoint(mcp_server(kernel)), lambda: None, Sessions(kernel))
     return [
         (method, route.path)
         for route in table
