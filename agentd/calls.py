@@ -222,7 +222,7 @@ class Calls:
             f"{tool.title}: a person has to approve this ({decision.why})",
             job_id=row.id,
             approval_id=approval.id,
-            hint=f"Approve with 'agentd approve {approval.id}'; it is then carried out as {row.id}",
+            hint=f"A person answers: {self._approvals.way(approval.id)}. It is then carried out as {row.id}",
         )
 
     def _decide(

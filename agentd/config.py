@@ -98,6 +98,26 @@ class ServerConfig(Section):
             )
         return self
 
+    def seen_at(self, url: str) -> str:
+        """What a person's browser calls the server that listens at `url`, as far as these settings say.
+
+        A proxy before it is known by `oauth.resource`, or by an origin whose host is one of `hosts`.
+        """
+        if self.oauth is not None:
+            return _origin(self.oauth.resource)
+        named = [name.lower() for name in self.hosts]
+        for origin in self.origins:
+            if (urlsplit(origin).hostname or "").lower() in named:
+                return _origin(origin)
+        if named and not _is_loopback(self.host):
+            return f"http://{named[0]}:{urlsplit(url).port}"
+        return url
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
 
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\]")
 

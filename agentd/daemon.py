@@ -133,6 +133,7 @@ class Daemon:
             lifetime_s=config.approval_hours * 3600,
             people=people,
             denial_sticks_s=config.denial_hours * 3600,
+            pages=config.server.seen_at(self.url),
         )
         table = JobTable(self.store)
         self.quotes = Quotes(

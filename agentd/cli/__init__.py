@@ -9,6 +9,7 @@ connect.py    connect                 mcp_clients.py  their files, and what stan
 jsonc.py toml_tables.py  files of others, changed at one place
 loading.py    importing much in little time, for serve
 jobs.py       jobs                    approvals.py  approvals, approve, deny
+browser.py    open                    visible.py    text for a terminal, with nothing hidden
 policy.py     policy explain, test    tokens.py     token create, list, revoke
 look.py       models, why, reports
 ledger.py     ledger, export, quotes  notify.py     notify, notify test

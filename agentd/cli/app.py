@@ -31,6 +31,7 @@ COMMANDS = {
     "approvals": "agentd.cli.approvals:approvals",
     "approve": "agentd.cli.approvals:approve",
     "deny": "agentd.cli.approvals:deny",
+    "open": "agentd.cli.browser:open_",
     "policy": "agentd.cli.policy:policy",
     "token": "agentd.cli.tokens:token",
     "notify": "agentd.cli.notify:notify",

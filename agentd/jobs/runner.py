@@ -173,7 +173,9 @@ class Jobs:
         seen = self.services.view(row) if row.is_service and not row.ended else None
         progress = self._live[row.id].progress if row.id in self._live else {}
         attempt = self._table.attempt_of(row.id)
-        return job_view(row, self._approvals.of_job(row.id), attempt, progress, seen)
+        approval = self._approvals.of_job(row.id)
+        way = self._approvals.way(approval.id) if approval else ""
+        return job_view(row, approval, way, attempt, progress, seen)
 
     # --- from decision to launch ------------------------------------------------------------
 

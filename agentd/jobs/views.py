@@ -17,11 +17,15 @@ __all__ = ["job_view"]
 def job_view(
     row: JobRow,
     approval: Approval | None,
+    way: str,
     attempt: AttemptRow | None,
     progress: Mapping[str, Any],
     seen: ServiceView | None,
 ) -> JobView:
-    """`attempt` is the newest; `seen` is the service behind it, None when there is none or it has ended."""
+    """`way` says how the approval is answered, `attempt` is the newest.
+
+    `seen` is the service behind it, None when there is none or it has ended.
+    """
     service = None
     if row.is_service:
         service = {
@@ -50,7 +54,7 @@ def job_view(
         ended_at=row.ended_at,
         seconds=row.seconds,
         service=service,
-        next=_next(row, approval, service),
+        next=_next(row, approval, way, service),
     )
 
 
@@ -60,14 +64,14 @@ def _attempts(row: JobRow) -> int:
     return asked if isinstance(asked, int) else 1
 
 
-def _next(row: JobRow, approval: Approval | None, service: Mapping[str, Any] | None) -> str:
+def _next(row: JobRow, approval: Approval | None, way: str, service: Mapping[str, Any] | None) -> str:
     """What to do next, in one line."""
     if row.state == "waiting_approval" and approval is not None:
         most = approval.facts.get("max_micro_usd")
         cost = f" (at most {usd(most)})" if isinstance(most, int) and most else ""
         who = "A person has" if approval.people == 1 else f"{approval.people} people have"
         given = f" ({approval.given} of {approval.people} have)" if approval.people > 1 else ""
-        return f"{who} to approve it{given}{cost}: agentd approve {approval.id}. Then wait with job_wait."
+        return f"{who} to approve it{given}{cost}: {way}. Then wait with job_wait."
     if service is not None and row.state == "running":
         return "It is ready." if service["ready"] else "It is starting: wait for it with job_wait."
     if row.state in ("queued", "preparing", "running"):

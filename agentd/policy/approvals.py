@@ -58,10 +58,12 @@ class Approvals:
         lifetime_s: float,
         people: People | None = None,
         denial_sticks_s: float = DENIAL_STICKS_S,
+        pages: str = "",
     ) -> None:
+        """`pages` is where a browser finds the daemon, as far as is known."""
         self._store, self._table, self._journal = store, table, journal
         self._lifetime_s, self._denial_sticks_s = lifetime_s, denial_sticks_s
-        self._people = people or People()
+        self._people, self._pages = people or People(), pages
         self.on_decided: Callable[[Approval], None] = lambda _: None
 
     # --- reading ----------------------------------------------------------------------------
@@ -94,6 +96,15 @@ class Approvals:
 
     def of_job(self, job_id: str) -> Approval | None:
         return self._table.of_job(job_id)
+
+    def page(self, approval_id: str) -> str:
+        """The address where a person answers it in a browser; empty where none is known."""
+        return f"{self._pages}/approve/{approval_id}" if self._pages else ""
+
+    def way(self, approval_id: str) -> str:
+        """What a person does to answer it, as it follows a colon."""
+        page = self.page(approval_id)
+        return f"agentd approve {approval_id}" + (f", or open {page} in a browser" if page else "")
 
     # --- asking -----------------------------------------------------------------------------
 
@@ -171,7 +182,7 @@ class Approvals:
             self.refused(approval_id, by, verdict)
             raise Unauthorized(
                 f"{by.principal!r} through {by.surface!r} may not answer {approval_id}",
-                hint=f"A person answers: agentd approve {approval_id}",
+                hint=f"A person answers: {self.way(approval_id)}",
             )
         if verdict not in ("approve", "deny"):
             raise InputError(f"The verdict is 'approve' or 'deny', not {verdict!r}")
@@ -205,7 +216,7 @@ class Approvals:
             self.refused(approval.id, by, verdict)
             raise Unauthorized(
                 f"An answer in the client does not count for {approval.id}",
-                hint=f"A person answers: agentd approve {approval.id}",
+                hint=f"A person answers: {self.way(approval.id)}",
             )
         with self._store.transaction():
             closed = self._answer(approval, verdict, by, "")
@@ -231,7 +242,7 @@ class Approvals:
         self.refused(ids[0] if ids else name, by, "deny" if "den" in name.lower() else "approve")
         raise Unauthorized(
             f"{name!r} is no tool, and an approval is not given through one",
-            hint=f"A person answers: agentd approve {ids[0][:100] if ids else 'ID'}",
+            hint=f"A person answers: {self.way(ids[0][:100]) if ids else 'agentd approve ID'}",
         )
 
     def _not_by(self, approval: Approval, principal: str) -> tuple[str, str] | None:
@@ -254,7 +265,7 @@ class Approvals:
         now = self.get(approval.id)
         if now.state != "pending" or now.expires_at <= self._store.now():
             who = f" by {now.decided_by}" if now.decided_by else ""
-            state = now.state if now.state != "pending" else "expired"
+            state = {"pending": "expired", "consumed": "approved and used"}.get(now.state, now.state)
             raise Conflict(f"{now.id} is already {state}{who}" + (f": {now.reason}" if who == "" else ""))
         person = self._people.person(by.principal)
         answer = Answer(

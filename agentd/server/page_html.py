@@ -19,7 +19,7 @@ from agentd.redaction import redact
 from agentd.sdk import JobView
 from agentd.server.job_text import headline
 from agentd.server.sessions import Session
-from agentd.wording import pieces, shortened, span
+from agentd.wording import pieces, shortened, span, spelled
 
 __all__ = [
     "REASON_LENGTH",
@@ -173,7 +173,7 @@ def _outcome(question: Mapping[str, Any], job: JobView) -> str:
 def _answer_form(question: Mapping[str, Any], session: Session) -> str:
     left = max(0.0, question["expires_at"] - time.time())
     more = question["people"] - question["given"]
-    people = f" {more} more people have to approve it." if more > 1 else ""
+    people = f"{more} more people have to approve it. " if more > 1 else ""
     return (
         f"<form method=post action='/approve/{escape(question['id'])}'>"
         f"{_hidden('form_key', session.form_key)}"
@@ -182,7 +182,7 @@ def _answer_form(question: Mapping[str, Any], session: Session) -> str:
         f"<textarea id=reason name=reason rows=2 maxlength={REASON_LENGTH}></textarea>"
         "<button name=verdict value=approve>Approve</button>"
         "<button name=verdict value=deny class=deny>Deny</button></form>"
-        f"<p class=quiet>{people} Left alone, it stays open for another {span(left)}.</p>"
+        f"<p class=quiet>{people}Left alone, it stays open for another {span(left)}.</p>"
     )
 
 
@@ -221,7 +221,8 @@ def _page(
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width,initial-scale=1'>"
-        f"{refresh}<title>{_text(shortened(title, 80))} · agentd</title><style>{STYLE}</style></head>"
+        f"{refresh}<title>{escape(spelled(shortened(title, 80)))} · agentd</title>"
+        f"<style>{STYLE}</style></head>"
         f"<body><header><a href=/approve>agentd</a>{_who(session)}</header>"
         f"<main><h1>{_text(title)}</h1>{''.join(parts)}</main></body></html>\n"
     )

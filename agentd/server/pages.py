@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from agentd.errors import AgentdError, InputError, Unauthorized
+from agentd.errors import AgentdError, Conflict, InputError, Unauthorized
 from agentd.server import page_html as html
 from agentd.server.auth import CALLER, SESSION, caller_of, cookie_name, require
 from agentd.server.ports import Caller, Kernel, Verdict
@@ -166,8 +166,15 @@ class _Pages:
             verdict, reason = _verdict(form), _reason(form)
             await self._kernel.approvals.decide(approval_id, verdict, session.caller, reason)
         except AgentdError as error:
-            return self._question(approval_id, session, error)
+            if not (isinstance(error, Conflict) and self._said(approval_id, session, form)):
+                return self._question(approval_id, session, error)
         return _onto(f"/approve/{quote(approval_id)}")
+
+    def _said(self, approval_id: str, session: Session, form: dict[str, str]) -> bool:
+        """Whether this very answer stands already: a button was pressed twice."""
+        question = self._kernel.seen_by(session.caller).approvals.get(approval_id).model_dump()
+        mine = (session.caller.principal, form.get("verdict"))
+        return any((answer["principal"], answer["verdict"]) == mine for answer in question["answers"])
 
     def _question(self, approval_id: str, session: Session, problem: AgentdError | None = None) -> Response:
         seen = self._kernel.seen_by(session.caller)

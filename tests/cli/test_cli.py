@@ -196,7 +196,7 @@ def test_a_call_that_waits_for_approval_exits_with_5_and_goes_on_when_it_is_appr
     job = agentd.json("jobs", question["job"], "--follow")
     assert (job["state"], job["result"]["text"]) == ("succeeded", "from the shell")
     assert job["decided_by"].startswith("user:")
-    assert "already consumed" in agentd("approve", question["id"], code=2).stderr
+    assert "already approved and used" in agentd("approve", question["id"], code=2).stderr
     assert agentd.json("jobs")[0]["id"] == job["id"]
     assert "succeeded" in agentd("jobs").stdout
 

@@ -24,6 +24,7 @@ from agentd.store.tokens import Role, TokenTable
 
 pytestmark = pytest.mark.anyio
 Boot = Any
+APPROVE = {"verdict": "approve"}
 ROLES: tuple[Role, ...] = ("infer", "view", "operate", "approve", "admin")
 
 
@@ -115,6 +116,28 @@ async def test_over_mcp_even_with_the_owners_own_token(served: Served) -> None:
     assert answer.is_error
     [(principal, surface, subject)] = served.refusals()
     assert (principal.partition(":")[0], surface, subject) == ("user", "mcp", served.approval)
+    served.assert_open()
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_on_the_web_its_token_does_not_sign_it_in(served: Served, role: Role) -> None:
+    async with httpx.AsyncClient(base_url=served.url, headers={"origin": served.url}, verify=False) as client:
+        answer = await client.post("/login", data={"token": served.token(role)})
+        assert answer.status_code == 403
+        assert not client.cookies
+        assert (await client.post(f"/approve/{served.approval}", data=APPROVE)).status_code == 401
+    assert served.refusals() == [("agent:ada", "web", "login")]
+    served.assert_open()
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_on_the_web_its_token_gets_no_code_and_answers_no_form(served: Served, role: Role) -> None:
+    headers = {"authorization": f"Bearer {served.token(role)}", "origin": served.url}
+    async with httpx.AsyncClient(base_url=served.url, headers=headers, verify=False) as client:
+        code = await client.post("/api/sign-in")
+        form = await client.post(f"/approve/{served.approval}", data=APPROVE)
+    assert (code.status_code, code.json()["error"]["code"], form.status_code) == (403, "unauthorized", 401)
+    assert served.refusals() == [("agent:ada", "cli", "login"), ("agent:ada", "web", served.approval)]
     served.assert_open()
 
 
