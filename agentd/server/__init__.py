@@ -5,6 +5,8 @@
     oauth.py    access tokens of an authorization server elsewhere
     mcp.py      tools, resources and prompts over MCP, both protocol eras
     api.py      the control API for our own command line and console
+    pages.py    where a person answers questions in a browser; page_html.py draws them
+    sessions.py browsers that are signed in
     gateway.py  the OpenAI-compatible endpoint
     app.py      puts them together and serves them with uvicorn
     proxy.py    ``agentd mcp``: stdio to HTTP, standard library only
