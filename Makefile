@@ -44,6 +44,7 @@ bench: $(VENV)/.ready  ## figures, each beside a named baseline in the same run
 	$(BIN)/agentd bench startup
 	$(BIN)/agentd bench mcp
 	$(BIN)/agentd bench eval
+	$(BIN)/agentd bench capture
 	$(BIN)/agentd bench finetune
 	$(BIN)/agentd bench jobs
 	$(BIN)/agentd bench leaks

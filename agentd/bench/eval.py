@@ -31,7 +31,7 @@ from agentd.jobs.launching import TOKEN_FILE
 from agentd.locations import AGENT_TOKEN, remote, state_dir
 from agentd.plugins import bundled_root
 
-__all__ = ["run"]
+__all__ = ["endpoint", "run"]
 
 ROWS = 1000
 CONCURRENCY = 16
@@ -112,7 +112,7 @@ def _asked(model: str, stack: contextlib.ExitStack) -> tuple[str, Asked, Asked]:
         return f"{model}, served here", *_served(model)
     url, named = os.environ.get("AGENTD_BENCH_URL", ""), os.environ.get("AGENTD_BENCH_MODEL", "m")
     told = url or f"answers after {ANSWERS_AFTER_S * 1000:.0f} ms"
-    both = Asked(url or stack.enter_context(_endpoint()), named, _key() if url else "")
+    both = Asked(url or stack.enter_context(endpoint(ANSWERS_AFTER_S)), named, _key() if url else "")
     return told, both, both
 
 
@@ -186,9 +186,10 @@ def _ended(command: list[str], asked: Asked) -> subprocess.CompletedProcess[str]
 
 
 @contextlib.contextmanager
-def _endpoint() -> Generator[str]:
+def endpoint(answers_after_s: float) -> Generator[str]:
+    """The URL of a chat endpoint on loopback that gives every request one answer after so long."""
     program = Path(__file__).with_name("slow_endpoint.py")
-    command = [sys.executable, "-P", str(program), str(ANSWERS_AFTER_S)]
+    command = [sys.executable, "-P", str(program), str(answers_after_s)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:

@@ -70,7 +70,7 @@ def run(rounds: int = 5) -> dict[str, Any]:
                     found.setdefault(key, []).append(value)
             stdio = {
                 "bare_stdio_s": _first_line([sys.executable, "-P", BARE, "stdio"], {}),
-                "agentd_stdio_s": _first_line(_agentd_command("mcp"), {"AGENTD_STATE": str(state)}),
+                "agentd_stdio_s": _first_line(startup.agentd_command("mcp"), {"AGENTD_STATE": str(state)}),
             }
             for key, value in stdio.items() if turn else ():
                 found.setdefault(key, []).append(value)
@@ -87,14 +87,10 @@ def run(rounds: int = 5) -> dict[str, Any]:
     }
 
 
-def _agentd_command(*arguments: str) -> list[str]:
-    return [sys.executable, "-P", "-m", "agentd", *arguments]
-
-
 def _agentd(state: Path, stack: ExitStack) -> Server:
     port = startup.free_port()
     env = {"AGENTD_STATE": str(state), "AGENTD_PORT": str(port)}
-    stack.enter_context(startup.running(_agentd_command("serve"), env))
+    stack.enter_context(startup.running(startup.agentd_command("serve"), env))
     startup.first_answer(port, lambda: startup.agent_token(state), "/mcp")
     owner = (state / locations.OWNER_TOKEN).read_text(encoding="ascii").strip()
     return Server(port, [_token(port, owner, f"bench-{n}") for n in range(CLIENTS)])

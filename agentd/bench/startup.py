@@ -80,9 +80,13 @@ def _bare_server() -> Sample:
 def _agentd_server(state: Path) -> Sample:
     port = free_port()
     env = {"AGENTD_STATE": str(state), "AGENTD_PORT": str(port)}
-    with running([sys.executable, "-P", "-m", "agentd", "serve"], env) as (process, started):
+    with running(agentd_command("serve"), env) as (process, started):
         first_answer(port, lambda: agent_token(state), "/mcp")
         return Sample(time.perf_counter() - started, _rss(process.pid))
+
+
+def agentd_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "agentd", *arguments]
 
 
 @contextmanager

@@ -18,6 +18,7 @@ BENCHES = {
     "startup": "time to the first MCP answer and memory, beside a bare SDK server",
     "mcp": "pace of a tool call and of the stdio proxy, beside bare SDK servers",
     "eval": "rows per second of the evaluate recipe, beside a bare asynchronous client",
+    "capture": "latency of the gateway where texts are kept, beside the same where none are",
     "finetune": "a fine-tune as a job, beside the same recipe run bare",
     "leaks": "seeded leaks found, false alarms and time, beside equal texts, 13 words and MinHash",
     "verdicts": "how often verdicts err, and whether planned rows are enough, beside what is stated",
