@@ -32,12 +32,13 @@ from agentd.errors import (
     Unavailable,
 )
 from agentd.jobs import snapshot
+from agentd.jobs.recipes import digest_recipe, find_recipe
 from agentd.jobs.runner import Jobs
 from agentd.policy import bindings
 from agentd.policy.approvals import Approvals
 from agentd.policy.bindings import COST, DIGEST, RULES, Binding
 from agentd.policy.callers import Caller
-from agentd.policy.digests import digest_file, digest_tree, digest_value
+from agentd.policy.digests import digest_tree, digest_value
 from agentd.policy.prices import Prices
 from agentd.policy.quotes import Quotes
 from agentd.policy.rules import DAYS, Call, Decision, RuleSet, decide
@@ -266,7 +267,7 @@ class Calls:
         """Make the call durable as a queued job; what it needs decided is decided in the background."""
         self._check_launch(name, launch)
         estimate, launch = launch.quote, self._quotes.of(name, launch)
-        recipe = self._offer.plugins.find("tools", f"recipes/{launch.recipe}.py")
+        recipe = find_recipe(self._offer.plugins, launch.recipe)
         stored = {
             **asdict(launch),
             "inputs": {k: str(v) for k, v in launch.inputs.items()},
@@ -277,7 +278,7 @@ class Calls:
             "spec": dict(launch.spec),
             "env": dict(launch.env),
             "recipe_path": str(recipe),
-            "recipe_digest": digest_file(recipe),
+            "recipe_digest": digest_recipe(recipe),
         }
         stored["max_micro_usd"] = self._binder.each(stored)
         self._decide(name, arguments, caller, stored, launch.quote)

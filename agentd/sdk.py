@@ -148,7 +148,7 @@ class ServiceSpec(Record):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Heavy work asked for by a tool. The kernel runs ``tools/recipes/<recipe>.py SPEC OUT``.
+    """Heavy work asked for by a tool. The kernel runs ``tools/recipes/<recipe>.py SPEC OUT``, or a folder.
 
     `inputs` maps names to files or folders. They are digested into the approval; the recipe finds
     their paths in ``spec["inputs"]``. `needs` names services that must be ready before it starts;

@@ -35,6 +35,7 @@ from agentd.errors import AgentdError
 from agentd.jobs.causes import NAMED
 from agentd.jobs.environments import script_header
 from agentd.jobs.machine import REPEATED
+from agentd.jobs.recipes import find_recipe, program_of, recipe_names
 from agentd.plugins import Plugins, bundled_root
 from agentd.policy.rules import Rule
 from agentd.sdk import Model, Tool
@@ -148,9 +149,12 @@ def type_of(field: dict[str, Any]) -> str:
 def recipes() -> str:
     """Every recipe with its first line, and the packages its header pins."""
     rows: list[tuple[str, str, str]] = []
-    for path in sorted((bundled_root() / "tools" / "recipes").glob("*.py")):
+    plugins = Plugins((bundled_root(),))
+    for path in (find_recipe(plugins, name) for name in recipe_names(plugins)):
         packages = tomllib.loads(script_header(path))["dependencies"]
-        rows.append((f"`{path.stem}`", summary(path), ", ".join(f"`{package}`" for package in packages)))
+        rows.append(
+            (f"`{path.stem}`", summary(program_of(path)), ", ".join(f"`{package}`" for package in packages))
+        )
     return table(("recipe", "what it does", "direct dependencies"), rows)
 
 

@@ -1,8 +1,8 @@
-"""What keeping texts adds to a request: the gateway with capture, beside the same gateway without.
+"""What keeping texts adds to a request: a gateway with capture, beside one without.
 
-One daemon has two models of one endpoint on loopback, which answers at once; the texts of one are kept. Each
-is asked for a while by one client with a prompt of 2,000 characters, in turn, and each waits until what the
-other left has been written. That texts were kept, and the other's were not, is looked up at the end.
+Both have a model at an endpoint on loopback that answers at once, and are asked for a second in turn, by one
+client with a prompt of 2,000 characters; each waits until what the other left has been written. That one
+kept all texts, and the other none, is looked up at the end.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
@@ -25,17 +26,17 @@ from agentd.store.traffic import TrafficTable
 
 __all__ = ["run"]
 
-REQUESTS = 150  # in each turn; the rate limit lets through more
+REQUESTS = 250  # in each turn; the rate limit lets through more
 PROMPT = "My parcel has not come, and it is the third time that I write. " * 32
-CONFIG = """\
-[capture]
-aliases = ["kept"]
-"""
 MODEL = """
 [[models]]
-name = "{name}"
+name = "m"
 kind = "local"
 endpoint = "{url}"
+"""
+CAPTURE = """
+[capture]
+aliases = ["m"]
 """
 
 
@@ -46,15 +47,18 @@ def run(rounds: int = 8) -> dict[str, Any]:
     """
     seconds: dict[str, list[float]] = {"kept": [], "plain": []}
     with tempfile.TemporaryDirectory(prefix="agentd-bench-") as folder, ExitStack() as stack:
-        state = Path(folder)
-        ask = _gateway(state, stack)
+        url = stack.enter_context(endpoint(0.0))
+        asks = {
+            name: _gateway(Path(folder) / name, MODEL.format(url=url) + config, stack)
+            for name, config in (("kept", CAPTURE), ("plain", ""))
+        }
         for turn in range(rounds + 1):
-            for name in sorted(seconds, reverse=bool(turn % 2)):
-                found = [ask(name) for _ in range(REQUESTS)]
-                time.sleep(WRITE_EVERY_S * 1.5)  # what is being written costs the next one nothing
+            for name in sorted(asks, reverse=bool(turn % 2)):
+                found = [asks[name]() for _ in range(REQUESTS)]
+                time.sleep(WRITE_EVERY_S * 1.5)  # what is being written costs the other nothing
                 seconds[name] += found if turn else []
         stack.close()
-        _check(state, (rounds + 1) * REQUESTS)
+        _check(Path(folder), (rounds + 1) * REQUESTS)
     p50 = {name: statistics.median(each) * 1000 for name, each in seconds.items()}
     p95 = {name: statistics.quantiles(each, n=20)[18] * 1000 for name, each in seconds.items()}
     return {
@@ -67,21 +71,25 @@ def run(rounds: int = 8) -> dict[str, Any]:
     }
 
 
-def _gateway(state: Path, stack: ExitStack) -> Any:
-    """Start the daemon; the answer asks a model once and gives the seconds that it took."""
-    url, port = stack.enter_context(endpoint(0.0)), startup.free_port()
-    config = state / "agentd.toml"
-    config.write_text(CONFIG + "".join(MODEL.format(name=each, url=url) for each in ("kept", "plain")))
-    env = {"AGENTD_STATE": str(state), "AGENTD_PORT": str(port), "AGENTD_CONFIG": str(config)}
-    stack.enter_context(startup.running(startup.agentd_command("serve"), env))
+def _gateway(state: Path, config: str, stack: ExitStack) -> Callable[[], float]:
+    """Start a daemon; the answer asks its model once and gives the seconds that it took."""
+    port = startup.free_port()
+    state.mkdir()
+    (state / "agentd.toml").write_text(config, encoding="utf-8")
+    places = {"AGENTD_STATE": str(state), "AGENTD_CONFIG": str(state / "agentd.toml")}
+    command = startup.agentd_command("serve")
+    stack.enter_context(startup.running(command, {**places, "AGENTD_PORT": str(port)}))
     startup.first_answer(port, lambda: startup.agent_token(state), "/mcp")
     connection = stack.enter_context(closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)))
-    token = {"Authorization": f"Bearer {startup.agent_token(state)}", "Content-Type": "application/json"}
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": PROMPT}]})
+    headers = {
+        "Authorization": f"Bearer {startup.agent_token(state)}",
+        "Content-Type": "application/json",
+    }
 
-    def ask(model: str) -> float:
-        body = json.dumps({"model": model, "messages": [{"role": "user", "content": PROMPT}]})
+    def ask() -> float:
         started = time.perf_counter()
-        connection.request("POST", "/v1/chat/completions", body=body, headers=token)
+        connection.request("POST", "/v1/chat/completions", body=body, headers=headers)
         response = connection.getresponse()
         said = response.read()
         if response.status != 200:
@@ -91,8 +99,10 @@ def _gateway(state: Path, stack: ExitStack) -> Any:
     return ask
 
 
-def _check(state: Path, wanted: int) -> None:
-    with closing(TrafficTable(state / locations.TRAFFIC, max_bytes=0)) as table:
-        kept, plain = len(table.list("kept", 0.0)), len(table.list("plain", 0.0))
-    if (kept, plain) != (wanted, 0):
-        raise AgentdError(f"of {wanted} requests each, {kept} and {plain} were kept: expected all and none")
+def _check(folder: Path, wanted: int) -> None:
+    kept = dict.fromkeys(("kept", "plain"), 0)
+    for name in kept:
+        with closing(TrafficTable(folder / name / locations.TRAFFIC, max_bytes=0)) as table:
+            kept[name] = table.held()[0]
+    if kept != {"kept": wanted, "plain": 0}:
+        raise AgentdError(f"of {wanted} requests each, these were kept: {kept}; expected all, and none")

@@ -39,8 +39,9 @@ from agentd.cli.client import connect, stop_daemon
 from agentd.config import load_config
 from agentd.errors import DataError
 from agentd.jobs.environments import Environments
+from agentd.jobs.recipes import find_recipe
 from agentd.locations import read_address
-from agentd.plugins import bundled_root
+from agentd.plugins import Plugins, bundled_root
 
 __all__ = ["SHIPPED", "Row", "rewritten", "run", "sown", "texts_of"]
 
@@ -284,7 +285,7 @@ def _write(path: Path, rows: Iterator[dict[str, str]]) -> None:
 
 def _interpreter(recipe: str) -> Path:
     environments = Environments(load_config().cache_dir)
-    lock = asyncio.run(environments.lock(bundled_root() / f"tools/recipes/{recipe}.py"))
+    lock = asyncio.run(environments.lock(find_recipe(Plugins((bundled_root(),)), recipe)))
     return asyncio.run(environments.build(lock))
 
 

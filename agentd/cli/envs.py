@@ -13,6 +13,7 @@ from agentd.config import Config, load_config
 from agentd.errors import AgentdError, NotFound
 from agentd.hardware import accelerator
 from agentd.jobs.environments import Environments, Lock
+from agentd.jobs.recipes import find_recipe, recipe_names
 from agentd.plugins import Plugins
 from agentd.store.jobs import environments_needed
 
@@ -122,9 +123,7 @@ def _environments(config: Config) -> Environments:
 
 def _recipes(config: Config) -> dict[str, Path]:
     plugins = Plugins.open(config.roots)
-    return {
-        name: plugins.find("tools", f"recipes/{name}.py") for name in plugins.names("tools/recipes", ".py")
-    }
+    return {name: find_recipe(plugins, name) for name in recipe_names(plugins)}
 
 
 def _row(environments: Environments, recipe: Path) -> dict[str, Any]:

@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import Any
 
 from agentd.errors import DataError, Unavailable
+from agentd.jobs.recipes import program_of
 
 __all__ = ["Environment", "Environments", "Estimate", "Lock", "find_links", "lock_of", "script_header"]
 
@@ -194,7 +195,8 @@ class Environments:
         self._locks.mkdir(parents=True, exist_ok=True)
         temporary = self._locks / f"{path.stem}-{uuid.uuid4().hex}.toml"
         command = ["pip", "compile", "--quiet", "--no-header", "--format", "pylock.toml"]
-        command += ["--python", str(self._python), "--output-file", str(temporary), str(recipe.absolute())]
+        command += ["--python", str(self._python), "--output-file", str(temporary)]
+        command.append(str(program_of(recipe).absolute()))
         try:
             await self._call(command, f"The environment of recipe {recipe.stem!r} could not be resolved")
             temporary.replace(path)
@@ -353,7 +355,7 @@ def lock_of(python: Path) -> Path | None:
 
 def script_header(recipe: Path) -> str:
     """The TOML of a recipe's PEP 723 header. Raises `DataError` if it has none, two or a bad one."""
-    found = list(HEADER.finditer(recipe.read_text("utf-8")))
+    found = list(HEADER.finditer(program_of(recipe).read_text("utf-8")))
     if len(found) != 1:
         raise DataError(
             recipe, f"{len(found)} PEP 723 headers where one is needed", hint="Start it with # /// script"

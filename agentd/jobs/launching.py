@@ -19,7 +19,7 @@ from agentd.errors import Conflict
 from agentd.jobs import snapshot
 from agentd.jobs.attempts import Attempt
 from agentd.jobs.environments import lock_of
-from agentd.policy.digests import digest_file
+from agentd.jobs.recipes import copy_recipe, digest_recipe
 from agentd.sdk import ServiceView
 from agentd.store.jobs import JobRow
 
@@ -92,14 +92,13 @@ class Launching:
             about=_about(row),
             holds=[lock] if (lock := lock_of(python)) else [],
         )
-        return Written(spec, digest_file(recipe), input_digests)
+        return Written(spec, digest_recipe(recipe), input_digests)
 
     def _take(
         self, launch: Mapping[str, Any], recipe: Path, folder: Path
     ) -> tuple[dict[str, str], dict[str, str]]:
-        recipe.parent.mkdir(parents=True, exist_ok=True)
-        recipe.write_bytes(Path(launch["recipe_path"]).read_bytes())
-        if digest_file(recipe) != launch["recipe_digest"]:
+        copy_recipe(Path(launch["recipe_path"]), recipe)
+        if digest_recipe(recipe) != launch["recipe_digest"]:
             raise Conflict(
                 f"The recipe {launch['recipe']!r} was changed since it was approved", hint="Start it again"
             )

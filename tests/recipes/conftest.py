@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from agentd.jobs.environments import Environments
+from agentd.jobs.recipes import find_recipe
+from agentd.plugins import Plugins, bundled_root
 
-RECIPES = Path(__file__).parents[2] / "tools/recipes"
+SHIPPED = Plugins((bundled_root(),))
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +23,7 @@ def interpreter(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
     environments = Environments(Path(cache))
 
     def built(recipe: str) -> Path:
-        lock = asyncio.run(environments.lock(RECIPES / f"{recipe}.py"))
+        lock = asyncio.run(environments.lock(find_recipe(SHIPPED, recipe)))
         return asyncio.run(environments.build(lock))
 
     return built

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from agentd.errors import DataError, Denied, InputError
 from agentd.plugins import Plugins, bundled_root
 from agentd.policy.callers import Caller
 from agentd.sdk import Judgement
+from tests.conftest import load_recipe
 from tests.tools.conftest import OpenDaemon, call
 
 plugins = Plugins((bundled_root(),))
@@ -114,17 +113,12 @@ def test_most_votes_hold_and_a_tie_holds_nothing() -> None:
 
 
 def test_the_same_words_are_the_same_row_as_the_recipe_says() -> None:
-    source = bundled_root() / "tools/recipes/prepare_data.py"
-    spec = importlib.util.spec_from_file_location("prepare_data", source)
-    assert spec is not None
-    assert spec.loader is not None
-    sys.modules["prepare_data"] = recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
+    recipe = load_recipe(bundled_root() / "tools/recipes/prepare_data")
     words = {
         "completion": [{"role": "assistant", "content": "b"}],
         "prompt": [{"role": "user", "content": "ä"}],
     }
-    assert datasets.row_id({"label": "x", **words}) == recipe.row_id(words)
+    assert datasets.row_id({"label": "x", **words}) == recipe.rows.row_id(words)
 
 
 # --- tools ----------------------------------------------------------------------------------
