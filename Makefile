@@ -7,7 +7,7 @@ FAST := -n 2 --dist loadfile -m "not slow and not inspector"
 SLOW := -n 3 --dist loadfile -m "slow or inspector"
 export AGENTD_CACHE ?= $(CURDIR)/build/cache
 
-.PHONY: demo test fast check format bench chaos clean help
+.PHONY: demo test fast check format bench chaos conformance clean help
 
 help:           ## list the commands
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -51,6 +51,9 @@ bench: $(VENV)/.ready  ## figures, each beside a named baseline in the same run
 
 chaos: $(VENV)/.ready  ## kill the daemon and its shims a few thousand times, and count (ends by itself, within 40 minutes)
 	$(BIN)/python tests/crash/chaos.py
+
+conformance: $(VENV)/.ready  ## the official MCP conformance suite, in both eras and with tasks (needs npm; a minute)
+	@$(BIN)/python tests/conformance/run.py
 
 clean:          ## stop what runs from here, and remove everything that was built
 	@if [ -x $(BIN)/agentd ]; then AGENTD_STATE=$(CURDIR)/build/demo $(BIN)/agentd stop --jobs 2>/dev/null || true; fi

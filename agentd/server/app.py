@@ -88,7 +88,12 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def http_server(kernel: Kernel, gate: Gate | None = None, oauth: Resource | None = None) -> uvicorn.Server:
+def http_server(
+    kernel: Kernel,
+    gate: Gate | None = None,
+    oauth: Resource | None = None,
+    endpoint: McpEndpoint | None = None,
+) -> uvicorn.Server:
     """Ready for ``await server.serve(sockets=[bind(host, port)])`` on the kernel's own event loop.
 
     ``server.started`` tells that it answers; ``server.should_exit = True`` ends it within seconds.
@@ -97,7 +102,7 @@ def http_server(kernel: Kernel, gate: Gate | None = None, oauth: Resource | None
     def shutdown() -> None:
         server.should_exit = True
 
-    endpoint = McpEndpoint(mcp_server(kernel))
+    endpoint = endpoint or McpEndpoint(mcp_server(kernel))
     config = uvicorn.Config(
         create_app(kernel, gate, shutdown, endpoint, oauth),
         http=Punctual,

@@ -357,6 +357,9 @@ class Punctual(HttpToolsProtocol):
         super().connection_made(transport)
         self._wait_for_headers(0)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value.strip(b" \t"))  # no part of the value (RFC 9110, 5.5), but left to us
+
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.cycle is None or self.cycle.response_complete:  # pyright: ignore[reportUnnecessaryComparison]

@@ -103,15 +103,15 @@ def mcp_server(kernel: Kernel, caller: Caller | None = None) -> McpServer:
 
 
 class McpEndpoint:
-    """The ASGI app behind ``POST /mcp``. Enter `run` around its life.
+    """The ASGI app behind ``POST /mcp``, for `mcp_server`'s or another. Enter `run` around its life.
 
     A body in JSON costs half the time of one in a stream, so the stream is for those who can use it:
     new-era requests (where the SDK itself answers in JSON unless there is something to report, and
     hanging up cancels) and old-era requests with a progress token.
     """
 
-    def __init__(self, server: McpServer) -> None:
-        self._watching = server.watching
+    def __init__(self, server: Server[Any]) -> None:
+        self._server = server
         self._json = StreamableHTTPSessionManager(server, stateless=True, json_response=True)
         self._stream = StreamableHTTPSessionManager(server, stateless=True)
 
@@ -122,7 +122,8 @@ class McpEndpoint:
 
     def close_streams(self) -> None:
         """Let clients that listen know that the daemon stops, before it waits for them."""
-        self._watching.close()
+        if isinstance(self._server, McpServer):
+            self._server.watching.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         first = await receive()

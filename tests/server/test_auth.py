@@ -212,6 +212,11 @@ def test_a_second_request_is_cut_off_in_the_same_way(daemon: Any, monkeypatch: p
     assert received.count(b"HTTP/1.1 200") == 1
 
 
+def test_whitespace_around_a_header_is_not_of_its_value(daemon: Any) -> None:
+    head = b"GET /api/status HTTP/1.1\r\nhost: localhost \t\r\nauthorization: Bearer admin\t\r\n"
+    assert half_sent(daemon, head + b"connection: close \r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
 def test_endless_headers_are_cut_off(daemon: Any) -> None:
     assert half_sent(daemon, b"GET /health HTTP/1.1\r\n" + b"x: y\r\n" * 100_000) == b""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,12 +12,11 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import load
+
 pytestmark = pytest.mark.inspector
 
 ROOT = Path(__file__).parents[2]
-NODE = ROOT / "build" / "node"
-PACKAGES = ["@modelcontextprotocol/inspector@2.12.0", "node@22.23.3"]
-
 TOOL_ERROR = 5
 
 Inspect = Callable[..., dict[str, Any]]
@@ -27,14 +25,9 @@ Inspect = Callable[..., dict[str, Any]]
 @pytest.fixture(scope="session")
 def inspector() -> Path:
     """Installed once, with the Node that it needs."""
-    npm = shutil.which("npm")
-    if npm is None:
+    programs: Path | None = load(ROOT / "tests" / "conformance" / "node.py").programs()
+    if programs is None:
         pytest.skip("npm is not installed")
-    programs = NODE / "node_modules" / ".bin"
-    if not (programs / "mcp-inspector").exists() or not (programs / "node").exists():
-        NODE.mkdir(parents=True, exist_ok=True)
-        options = ["--no-audit", "--no-fund", "--no-save", "--loglevel=error"]
-        subprocess.run([npm, "install", "--prefix", str(NODE), *options, *PACKAGES], check=True, timeout=600)
     return programs
 
 
