@@ -43,6 +43,7 @@ def load(path: Path) -> ModuleType:
 def load_recipe(folder: Path) -> SimpleNamespace:
     """The modules of a recipe that is a folder, by name. Other recipes may have modules of these names."""
     names = [path.stem for path in folder.glob("*.py") if path.stem != "__main__"]
+    others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
     sys.path.insert(0, str(folder))
     try:
         return SimpleNamespace(**{name: importlib.import_module(name) for name in names})
@@ -50,6 +51,7 @@ def load_recipe(folder: Path) -> SimpleNamespace:
         sys.path.remove(str(folder))
         for name in names:
             sys.modules.pop(name, None)
+        sys.modules.update(others)
 
 
 class Boot:

@@ -12,7 +12,7 @@ from agentd.daemon import Daemon
 from tests.tools.conftest import context_of
 
 pytestmark = pytest.mark.anyio
-RECIPE = Path(__file__).parents[2] / "tools/recipes/serve_retriever.py"
+RECIPE = Path(__file__).parents[2] / "tools/recipes/serve_retriever/store.py"
 
 
 def layout() -> str:

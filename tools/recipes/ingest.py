@@ -17,7 +17,7 @@ The spec:
     glob                only paths under the folder that match, such as "**/*.md" (default: all)
     collection          name of the index
     words, overlap      longest chunk and overlap of neighbours, in words (default 200 and 30)
-    services.retriever  {"url", "token_env"} of serve_retriever.py
+    services.retriever  {"url", "token_env"} of serve_retriever
 
 The result: ``{collection, documents, chunks, added, updated, removed, unchanged, skipped: [{path, why}],
 seconds, documents_per_s}``; `documents` and `chunks` count what the collection holds afterwards.
@@ -522,7 +522,7 @@ def refusal(path: Path, inside: Path) -> str:
 
 
 class Retriever:
-    """Calls to serve_retriever.py. All of them may be repeated."""
+    """Calls to serve_retriever. All of them may be repeated."""
 
     def __init__(self, url: str, token: str) -> None:
         self.url, self.token = url.rstrip("/"), token

@@ -1,4 +1,4 @@
-"""tools/recipes/serve_retriever.py: sentences, fusion, the store, and the real service under kill -9."""
+"""The real service, under kill -9 too."""
 
 from __future__ import annotations
 
@@ -17,121 +17,8 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from tests.conftest import load
-
-ROOT = Path(__file__).parents[2]
-RECIPE = ROOT / "tools/recipes/serve_retriever.py"
-
-
-recipe = load(RECIPE)
-
-
-# --- pure parts -------------------------------------------------------------------------------
-
-
-@given(st.text(st.sampled_from("aB. !?\n\r-|*1)#€:e.g"), max_size=120))
-@settings(max_examples=300, deadline=None)
-def test_sentences_are_ranges_of_the_text_in_order_and_never_overlap(text: str) -> None:
-    at = 0
-    for sentence in recipe.sentences_of(text, "Head"):
-        assert text[sentence.start : sentence.end] == sentence.text == sentence.text.strip() != ""
-        assert sentence.start >= at
-        at = sentence.end
-
-
-def test_list_items_and_table_rows_are_sentences_without_their_markers() -> None:
-    text = (
-        "We ship to Dr. Vogel, i.e. everywhere. It costs 4.90 euros:\n\n"
-        "1. Standard\n2. Express\n\n| paid by | takes |\n|---|---|\n| card | 3 days |\n"
-    )
-    assert [sentence.text for sentence in recipe.sentences_of(text, "Shipping")] == [
-        "We ship to Dr. Vogel, i.e. everywhere.",
-        "It costs 4.90 euros:",
-        "Standard",
-        "Express",
-        "| paid by | takes |",
-        "| card | 3 days |",
-    ]
-    assert recipe.sentences_of(text, "Shipping")[-1].context == "Shipping: paid by takes"
-
-
-def test_min_max_fusion_gives_half_to_each_side() -> None:
-    fused = recipe.fuse_scores({1: 0.9, 2: 0.5, 3: 0.1}, {3: 8.0, 2: 4.0})
-    assert fused == {1: pytest.approx(0.5), 2: pytest.approx(0.5), 3: pytest.approx(0.5)}
-
-
-def test_rank_fusion_counts_what_only_one_side_found() -> None:
-    fused = recipe.fuse_ranks({1: 0.9, 2: 0.5}, {2: 3.0})
-    assert fused == {1: pytest.approx(1 / 61), 2: pytest.approx(1 / 62 + 1 / 61)}
-
-
-@pytest.mark.parametrize(
-    ("claim", "sentence", "wrong"),
-    [
-        ("It takes 5 days.", "It takes 3 to 5 working days.", False),
-        ("It takes 7 days.", "It takes 3 to 5 working days.", True),
-        ("Cards are accepted.", "Cards are not accepted.", True),
-        ("Cards aren't taken.", "Cards are not accepted.", False),
-    ],
-)
-def test_another_number_or_a_lost_negation_contradicts(claim: str, sentence: str, wrong: bool) -> None:
-    assert recipe.contradicts(claim, sentence) is wrong
-
-
-def test_a_question_for_an_amount_wants_a_sentence_with_one() -> None:
-    assert recipe.fits("How often is it sent?", "It comes every second Thursday.") == 1.0
-    assert recipe.fits("How often is it sent?", "Nothing is sent without it.") == 0.0
-    assert recipe.fits("Is it sent?", "Nothing is sent without it.") == 1.0
-
-
-def test_an_answer_brings_along_the_sentence_it_leans_on() -> None:
-    texts = [
-        ("Engraved goods are made at once.", 0.4),
-        ("They can be cancelled within 15 minutes.", 0.9),
-        ("Other.", 0.1),
-    ]
-    found = [{"text": text, "score": score, "chunk": 1} for text, score in texts]
-    assert [sentence["text"] for sentence in recipe.extract(found)] == [text for text, _ in texts[:2]]
-
-
-def test_a_body_with_an_unknown_field_is_refused_by_its_name() -> None:
-    with pytest.raises(recipe.Problem, match="querry: Extra inputs are not permitted") as refused:
-        recipe.parse(recipe.Search, b'{"collection": "a", "query": "b", "querry": 1}')
-    assert refused.value.status == 422
-
-
-def test_a_chunk_that_starts_inside_of_a_character_is_refused() -> None:
-    document = recipe.NewDocument(
-        document="a.md", digest="d", title="A", text="Größe", chunks=[recipe.Range(start=3, end=7)]
-    )
-    with pytest.raises(recipe.Problem, match=r"a\.md: no text at bytes 3-7 of 7"):
-        document.cut()
-
-
-def test_pickled_weights_are_no_embedder(tmp_path: Path) -> None:
-    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80")
-    with pytest.raises(recipe.Problem, match="holds no"):
-        recipe.weights_digest(tmp_path)
-
-
-def test_an_unfinished_transaction_leaves_the_store_as_it_was(tmp_path: Path) -> None:
-    store = recipe.Store(tmp_path / "store.sqlite")
-
-    def fail() -> None:
-        with store.transaction() as db:
-            db.execute("INSERT INTO collections(name, embedder) VALUES('a', 'e')")
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        fail()
-    assert store.collections() == []
-    store.db.close()
-
-
-# --- the real service -------------------------------------------------------------------------
+from tests.recipes.serve_retriever.conftest import RECIPE
 
 
 @dataclass

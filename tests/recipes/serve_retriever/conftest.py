@@ -1,0 +1,10 @@
+"""The recipe's modules, as far as they need nothing of its environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.conftest import load_recipe
+
+RECIPE = Path(__file__).parents[3] / "tools/recipes/serve_retriever"
+recipe = load_recipe(RECIPE)

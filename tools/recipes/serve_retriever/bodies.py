@@ -1,0 +1,111 @@
+"""What callers send, checked."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+from problems import Problem
+from pydantic import BaseModel, ConfigDict, Field
+
+
+@dataclass(frozen=True, slots=True)
+class NewChunk:
+    start: int
+    end: int
+    page: int | None
+    heading: list[str]
+    text: str
+    embedded: str
+
+    def digest(self, embedder: str) -> str:
+        return hashlib.sha256(f"{embedder}\n{self.embedded}".encode()).hexdigest()
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Nothing(Body):
+    pass
+
+
+class Scope(Body):
+    collection: str
+    root: str
+
+
+class Range(Body):
+    start: int = Field(ge=0)
+    end: int = Field(gt=0)
+    page: int | None = None
+    heading: list[str] = []
+
+
+class NewDocument(Body):
+    document: str
+    digest: str
+    title: str
+    text: str
+    own_text: bool = False
+    chunks: list[Range]
+
+    def cut(self) -> list[NewChunk]:
+        data = self.text.encode()
+        return [self.chunk(data, piece) for piece in self.chunks]
+
+    def chunk(self, data: bytes, piece: Range) -> NewChunk:
+        try:
+            text = data[piece.start : piece.end].decode()
+        except UnicodeDecodeError:
+            text = ""
+        if not text or piece.end > len(data):
+            raise Problem(422, f"{self.document}: no text at bytes {piece.start}-{piece.end} of {len(data)}")
+        above = " > ".join(dict.fromkeys([self.title, *piece.heading]))
+        return NewChunk(piece.start, piece.end, piece.page, piece.heading, text, f"{above}\n{text}")
+
+
+class Documents(Body):
+    collection: str
+    documents: list[NewDocument]
+
+
+class Addition(Documents):
+    root: str
+
+
+class Finish(Scope):
+    keep: list[str]
+
+
+class Search(Body):
+    collection: str
+    query: str = Field(min_length=1, max_length=10_000)
+    k: int = Field(10, ge=1, le=1000)
+    mode: Literal["hybrid", "dense", "bm25"] = "hybrid"
+    fusion: Literal["minmax", "rrf"] = "minmax"
+    bm25: Literal["tantivy", "rank-bm25"] = "tantivy"
+    feedback: bool = True
+
+
+class Question(Body):
+    collection: str
+    question: str = Field(min_length=1, max_length=10_000)
+    k: int = Field(6, ge=1, le=50)
+    limit: int = Field(12, ge=1, le=100)
+
+
+class Spans(Body):
+    collection: str
+    after: int = Field(0, ge=0)
+    limit: int = Field(200, ge=1, le=1000)
+
+
+class Pair(Body):
+    claim: str
+    sentences: list[str] = Field(min_length=1, max_length=50)
+
+
+class Claims(Body):
+    pairs: list[Pair] = Field(min_length=1, max_length=50)

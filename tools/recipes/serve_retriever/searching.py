@@ -1,0 +1,82 @@
+"""Chunks for a query: by vectors, by words, and both made one ranking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bodies import Search
+from keywords import ExactKeywords
+from passages import hit, stems_of
+from ranking import best, fuse_ranks, fuse_scores
+from retriever import DEPTH, Retriever
+from words import analyze, analyze_all
+
+FEEDBACK, ALPHA = 3, 0.7  # Rocchio: q' = α·q + (1-α)·mean of the first FEEDBACK vectors
+
+
+def search(retriever: Retriever, ask: Search) -> dict[str, Any]:
+    collection = retriever.find(ask.collection)
+    ranked = rank(retriever, collection, ask)
+    rows = retriever.store.chunks(chunk for chunk, _ in ranked)
+    kept = [(rows[chunk], score) for chunk, score in ranked if chunk in rows]
+    return {"hits": [hit(row, at, score) for at, (row, score) in enumerate(kept[: ask.k], start=1)]}
+
+
+def rank(retriever: Retriever, collection: int, ask: Search) -> list[tuple[int, float]]:
+    """Chunk ids with scores, best first."""
+    depth = max(DEPTH, ask.k)
+    stems = analyze(ask.query) or analyze_all(ask.query)
+    sparse = sparse_scores(retriever, collection, stems, depth, ask.bm25) if ask.mode != "dense" else {}
+    if ask.mode == "bm25":
+        return best(sparse, ask.k)
+    question = retriever.embedder.remembered([ask.query])[0]
+    if ask.feedback:
+        question = with_feedback(retriever, question, dense_scores(retriever, collection, question, FEEDBACK))
+    dense = dense_scores(retriever, collection, question, depth)
+    if ask.mode == "dense":
+        return best(dense, ask.k)
+    if ask.fusion == "rrf":
+        return best(fuse_ranks(dense, sparse), ask.k)
+    vectors = retriever.store.chunk_vectors(sparse.keys() - dense.keys())
+    return best(fuse_scores(dense | {c: float(v @ question) for c, v in vectors.items()}, sparse), ask.k)
+
+
+def dense_scores(retriever: Retriever, collection: int, question: Any, limit: int) -> dict[int, float]:
+    from chromadb.errors import ChromaError
+
+    index = retriever.vectors_index(collection)
+    limit = min(limit, index.count())
+    if not limit:
+        return {}
+    try:
+        found = index.query(query_embeddings=[question], n_results=limit, include=["distances"])
+    except ChromaError:  # HNSW with many deletions may find too few neighbours: compare with all instead
+        vectors = retriever.store.chunk_vectors(retriever.store.chunk_ids(collection))
+        return dict(best({chunk: float(vector @ question) for chunk, vector in vectors.items()}, limit))
+    return {int(c): 1 - d for c, d in zip(found["ids"][0], found["distances"][0], strict=True)}
+
+
+def with_feedback(retriever: Retriever, question: Any, first: Mapping[int, float]) -> Any:
+    """Rocchio's pseudo-relevance feedback on vectors."""
+    import numpy as np
+
+    vectors = list(retriever.store.chunk_vectors(first).values())
+    if not vectors:
+        return question
+    moved = ALPHA * question + (1 - ALPHA) * np.mean(vectors, axis=0)
+    return moved / np.linalg.norm(moved)
+
+
+def sparse_scores(
+    retriever: Retriever, collection: int, stems: Sequence[str], limit: int, kind: str
+) -> dict[int, float]:
+    if kind == "tantivy":
+        return retriever.keywords_index(collection).search(stems, limit)
+    (row,) = retriever.store.rows("SELECT version FROM collections WHERE id = ?", collection)
+    version, exact = retriever.exact.get(collection, (-1, None))
+    if exact is None or version != row["version"]:
+        rows = retriever.store.chunks(retriever.store.chunk_ids(collection))
+        exact = ExactKeywords({chunk: stems_of(row) for chunk, row in rows.items()})
+        retriever.exact[collection] = row["version"], exact
+    return exact.search(stems, limit)

@@ -1,0 +1,161 @@
+"""The truth: collections, documents, chunks and their vectors, in one SQLite file."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bodies import NewChunk, NewDocument
+
+VECTOR_DAYS = 1.0  # a vector that no chunk uses is kept this long: an ingest may be about to add it
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS collections(
+  id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, embedder TEXT NOT NULL,
+  dirty INTEGER NOT NULL DEFAULT 0, version INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS documents(
+  id INTEGER PRIMARY KEY, collection INTEGER NOT NULL REFERENCES collections(id) ON DELETE CASCADE,
+  name TEXT NOT NULL, root TEXT NOT NULL, digest TEXT NOT NULL, title TEXT NOT NULL, source TEXT NOT NULL,
+  UNIQUE(collection, name));
+CREATE TABLE IF NOT EXISTS chunks(
+  id INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL REFERENCES documents(id) ON DELETE CASCADE,
+  start INTEGER NOT NULL, "end" INTEGER NOT NULL, page INTEGER, heading TEXT NOT NULL, text TEXT NOT NULL,
+  vector TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS chunks_of_document ON chunks(document);
+CREATE INDEX IF NOT EXISTS chunks_of_vector ON chunks(vector);
+CREATE TABLE IF NOT EXISTS vectors(
+  digest TEXT PRIMARY KEY, value BLOB NOT NULL, made_at REAL NOT NULL) WITHOUT ROWID;
+"""
+CHUNKS = """
+SELECT c.id, c.start, c."end", c.page, c.heading, c.text, c.vector, d.name AS document, d.title, d.source
+FROM chunks c JOIN documents d ON d.id = c.document
+"""
+
+
+class Store:
+    """Collections, documents, chunks and vectors in one SQLite file. Safe to use from threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.lock = threading.RLock()
+        self.db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self.db.row_factory = sqlite3.Row
+        self.db.execute("PRAGMA journal_mode=WAL")
+        self.db.execute("PRAGMA synchronous=NORMAL")
+        self.db.execute("PRAGMA foreign_keys=ON")
+        self.db.executescript(SCHEMA)
+
+    @contextmanager
+    def transaction(self) -> Any:
+        with self.lock:
+            self.db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self.db
+            except BaseException:
+                self.db.execute("ROLLBACK")
+                raise
+            self.db.execute("COMMIT")
+
+    def rows(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        with self.lock:
+            return self.db.execute(sql, values).fetchall()
+
+    def collections(self) -> list[dict[str, Any]]:
+        rows = self.rows("SELECT id, name, embedder, dirty FROM collections ORDER BY name")
+        return [dict(row) | self.counts(row["id"]) for row in rows]
+
+    def counts(self, collection: int) -> dict[str, int]:
+        (row,) = self.rows(
+            "SELECT count(DISTINCT d.id) AS documents, count(c.id) AS chunks FROM documents d"
+            " LEFT JOIN chunks c ON c.document = d.id WHERE d.collection = ?",
+            collection,
+        )
+        return dict(row)
+
+    def chunk_ids(self, collection: int) -> set[int]:
+        sql = "SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE d.collection = ?"
+        return {row["id"] for row in self.rows(sql, collection)}
+
+    def chunks(self, ids: Iterable[int]) -> dict[int, sqlite3.Row]:
+        """Rows by id; ids that are gone are left out."""
+        rows = self.rows(f"{CHUNKS} WHERE c.id IN (SELECT value FROM json_each(?))", json.dumps(list(ids)))
+        return {row["id"]: row for row in rows}
+
+    def chunk_vectors(self, ids: Iterable[int]) -> dict[int, Any]:
+        """Vectors, float32 of shape (dimension,), by chunk id."""
+        import numpy as np
+
+        sql = "SELECT c.id, v.value FROM chunks c JOIN vectors v ON v.digest = c.vector"
+        rows = self.rows(f"{sql} WHERE c.id IN (SELECT value FROM json_each(?))", json.dumps(list(ids)))
+        return {row["id"]: np.frombuffer(row["value"], np.float32) for row in rows}
+
+    def known_vectors(self, digests: Iterable[str]) -> set[str]:
+        sql = "SELECT digest FROM vectors WHERE digest IN (SELECT value FROM json_each(?))"
+        return {row["digest"] for row in self.rows(sql, json.dumps(list(digests)))}
+
+    def save_vectors(self, vectors: Mapping[str, Any]) -> None:
+        with self.transaction() as db:
+            rows = [(digest, value.tobytes(), time.time()) for digest, value in vectors.items()]
+            db.executemany("INSERT OR IGNORE INTO vectors VALUES(?, ?, ?)", rows)
+
+    def drop_unused_vectors(self) -> None:
+        with self.transaction() as db:
+            db.execute(
+                "DELETE FROM vectors WHERE made_at < ? AND digest NOT IN (SELECT vector FROM chunks)",
+                (time.time() - VECTOR_DAYS * 86_400,),
+            )
+
+
+def drop_document(db: sqlite3.Connection, collection: int, name: str) -> list[int] | None:
+    """The chunks that went with it; None if there was none of that name."""
+    row = db.execute(
+        "SELECT id FROM documents WHERE collection = ? AND name = ?", (collection, name)
+    ).fetchone()
+    if row is None:
+        return None
+    chunks = [c["id"] for c in db.execute("SELECT id FROM chunks WHERE document = ?", (row["id"],))]
+    db.execute("DELETE FROM documents WHERE id = ?", (row["id"],))
+    return chunks
+
+
+INSERT_CHUNK = """
+INSERT INTO chunks(document, start, "end", page, heading, text, vector) VALUES(?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+def insert_document(
+    db: sqlite3.Connection,
+    collection: int,
+    root: str,
+    document: NewDocument,
+    source: str,
+    chunks: Sequence[NewChunk],
+    embedder: str,
+) -> list[int]:
+    cursor = db.execute(
+        "INSERT INTO documents(collection, name, root, digest, title, source) VALUES(?, ?, ?, ?, ?, ?)",
+        (collection, document.document, root, document.digest, document.title, source),
+    )
+    owner = cursor.lastrowid
+    ids: list[int] = []
+    for chunk in chunks:
+        values = (
+            owner,
+            chunk.start,
+            chunk.end,
+            chunk.page,
+            json.dumps(chunk.heading),
+            chunk.text,
+            chunk.digest(embedder),
+        )
+        ids.append(int(db.execute(INSERT_CHUNK, values).lastrowid or 0))
+    return ids
+
+
+def mark(db: sqlite3.Connection, collection: int) -> None:
+    """From here until `settle`, the indexes may lag behind the store."""
+    db.execute("UPDATE collections SET dirty = 1, version = version + 1 WHERE id = ?", (collection,))
