@@ -22,7 +22,7 @@ from agentd.server.asking import Asking
 from agentd.server.auth import require
 from agentd.server.job_text import headline
 from agentd.server.ports import Kernel
-from agentd.server.results import ERROR_META, tool_result
+from agentd.server.results import ERROR_META, job_result, tool_result
 from agentd.server.tasks import TaskView
 
 __all__ = ["JobTasks"]
@@ -103,11 +103,7 @@ class JobTasks:
     def _result(self, job: JobView) -> dict[str, Any]:
         """What the tool answers with: the job where it launches one, else what it gave once it was let."""
         tool = self._kernel.calls.tools.get(job.tool)
-        result = tool_result(job)
-        if job.state in ("failed", "timed_out"):
-            result = result.model_copy(update={"is_error": True})
-        elif tool is not None and not tool.launches:
-            result = tool_result(tool.result.model_validate(job.result))
+        result = tool_result(job) if tool is None else job_result(tool, job)
         return result.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 

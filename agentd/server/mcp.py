@@ -22,7 +22,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
 from starlette.types import Message, Receive, Scope, Send
 
-from agentd.errors import AgentdError, NotFound, Unauthorized
+from agentd.errors import AgentdError, NeedsApproval, NotFound, Unauthorized
 from agentd.sdk import JobView, Tool
 from agentd.server.asker import Asker, Context
 from agentd.server.asking import Asking
@@ -34,7 +34,7 @@ from agentd.server.job_text import headline
 from agentd.server.ports import Caller, Kernel, role_for
 from agentd.server.prompts import Prompts
 from agentd.server.resources import Resources
-from agentd.server.results import tool_error, tool_result
+from agentd.server.results import job_result, tool_error, tool_result
 from agentd.server.schema import input_schema, output_schema
 from agentd.server.tasks import REVISION, TasksExtension, install, takes_tasks
 from agentd.server.watching import Watching
@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 
 KEY_META = "agentd/idempotency-key"
 """A call's ``_meta`` may carry it: the same key and arguments again give the same job."""
+
+ANSWERS_WITHIN_S = 2.0
 
 INSTRUCTIONS = """\
 agentd runs the LLM engineering loop on this machine: data, retrieval, fine-tuning, quantizing, serving, \
@@ -168,9 +170,11 @@ class _Tools:
         try:
             require(caller, role_for(tool))
             if params.request_state is not None:
-                return tool_result(self._answered(params, params.request_state, caller))
+                return await self._answered(tool, params, params.request_state, caller)
             async with self._reporting(ctx, params.arguments or {}, caller):
                 result = await self._kernel.calls.call(tool.name, params.arguments or {}, caller, key=key)
+        except NeedsApproval as error:
+            return await self._asked(ctx, tool, error.job_id, caller) or tool_error(error_of(error))
         except AgentdError as error:
             return tool_error(error_of(error))
         except MCPError:
@@ -180,20 +184,30 @@ class _Tools:
             log.exception("tool %s failed, incident %s", tool.name, incident)
             hint = f"See incident {incident} in the daemon's log."
             return tool_error({"code": "internal", "message": f"{tool.name} failed", "hint": hint})
-        if isinstance(result, JobView) and (question := self._question(ctx, result, caller)):
-            return question
+        if tool.launches and isinstance(result, JobView):
+            return await self._asked(ctx, tool, result.id, caller) or tool_result(result)
         return tool_result(result)
 
-    def _question(self, ctx: Context, job: JobView, caller: Caller) -> types.InputRequiredResult | None:
-        """What this client is to answer before it has the job; a task asks by itself."""
-        if ctx.protocol_version != REVISION or takes_tasks(ctx):
+    async def _asked(
+        self, ctx: Context, tool: Tool, job_id: str, caller: Caller
+    ) -> types.CallToolResult | types.InputRequiredResult | None:
+        """What this client is to answer before it has the job, or what it has after it was asked.
+
+        None where there is nothing to ask. A task asks by itself.
+        """
+        if takes_tasks(ctx):
             return None
-        questions = self._asking.of(ctx, job.id, caller)
-        wire = {"inputRequests": questions, "requestState": job.id}
+        if ctx.protocol_version != REVISION:
+            answered = await self._asking.put(ctx, job_id, caller)
+            return await self._outcome(tool, job_id) if answered else None
+        questions = self._asking.of(ctx, job_id, caller)
+        wire = {"inputRequests": questions, "requestState": job_id}
         return types.InputRequiredResult.model_validate(wire, by_name=False) if questions else None
 
-    def _answered(self, params: types.CallToolRequestParams, job_id: str, caller: Caller) -> JobView:
-        """The job of a call that comes again after its question, whatever was answered: nothing starts anew.
+    async def _answered(
+        self, tool: Tool, params: types.CallToolRequestParams, job_id: str, caller: Caller
+    ) -> types.CallToolResult:
+        """What a call has that comes again after its question, whatever was answered: nothing starts anew.
 
         What the client hands back is the job's id, which is worth nothing to anybody but its owner.
         """
@@ -206,7 +220,14 @@ class _Tools:
             raise MCPError(types.INVALID_PARAMS, "'requestState' is not of this call")
         answers = {name: each.model_dump() for name, each in (params.input_responses or {}).items()}
         self._asking.take(job.id, answers, caller)
-        return jobs.get(job.id)
+        return await self._outcome(tool, job.id)
+
+    async def _outcome(self, tool: Tool, job_id: str) -> types.CallToolResult:
+        """The job, or what became of a call that launches nothing and was let."""
+        job = self._kernel.jobs.get(job_id)
+        if not tool.launches and job.state != "waiting_approval":
+            job = await self._kernel.jobs.wait(job_id, ANSWERS_WITHIN_S)
+        return job_result(tool, job)
 
     def _no_such_tool(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         """A call that was meant to answer an approval is told that it cannot, whatever its credential."""

@@ -92,6 +92,10 @@ class Approvals(Protocol):
         """The open question of a job that the client of `by` may answer, if its rule says so."""
         ...
 
+    def page(self, approval_id: str) -> str:
+        """The address where a person answers it in a browser; empty where none is known."""
+        ...
+
     def answer_in_client(self, approval_id: str, verdict: Verdict, by: Caller) -> BaseModel: ...
     def refused(self, approval_id: str, by: Caller, verdict: Any) -> None:
         """Write down that somebody tried to answer who may not."""

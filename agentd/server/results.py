@@ -5,12 +5,15 @@ from __future__ import annotations
 import mcp_types as types
 from pydantic import BaseModel
 
+from agentd.errors import NeedsApproval
 from agentd.redaction import redact
-from agentd.sdk import JobView
+from agentd.sdk import JobView, Tool
 from agentd.server.job_text import headline, job_text
 from agentd.server.wire import dump
 
-__all__ = ["ERROR_META", "tool_error", "tool_result"]
+__all__ = ["ERROR_META", "job_result", "tool_error", "tool_result"]
+
+FAILED = ("failed", "timed_out")
 
 ERROR_META = "agentd/error"
 """A tool error's ``_meta`` holds it as data under this name: `wire.error_of`."""
@@ -32,6 +35,20 @@ def tool_result(result: BaseModel) -> types.CallToolResult:
     if job.id:
         content.append(job_link(job.id, redact(headline(job))))
     return types.CallToolResult(content=content, structured_content=structured)
+
+
+def job_result(tool: Tool, job: JobView) -> types.CallToolResult:
+    """What a tool answers with whose call became a job: that job where it launches one, else what it gave.
+
+    A call that came to nothing, or is not over yet, is an error with its job in words.
+    """
+    if job.state == "succeeded" and not tool.launches:
+        return tool_result(tool.result.model_validate(job.result))
+    if job.state == "waiting_approval" and not tool.launches:
+        error = {"code": NeedsApproval.code, "message": headline(job), "hint": job.next}
+        return tool_error(redact({**error, "job_id": job.id, "approval_id": job.approval or ""}))
+    failed = job.state in FAILED or not tool.launches
+    return tool_result(job).model_copy(update={"is_error": failed})
 
 
 def tool_error(error: dict[str, str]) -> types.CallToolResult:

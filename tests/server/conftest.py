@@ -233,6 +233,9 @@ class FakeApprovals:
     def for_client(self, job_id: str, by: Caller) -> None:
         return None
 
+    def page(self, approval_id: str) -> str:
+        return ""
+
     def answer_in_client(self, approval_id: str, verdict: Verdict, by: Caller) -> FakeApproval:
         raise Unauthorized("No rule lets it")
 
