@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from agentd import locations
 from agentd.errors import DataError, InputError
 from agentd.redaction import redact
-from agentd.sdk import Model
+from agentd.sdk import Alias, Model
 
 __all__ = [
     "Budget",
@@ -293,6 +293,9 @@ class Config(Section):
     budget: Budget = Budget()
     capture: Capture = Capture()
     models: tuple[Model, ...] = Field(default=(), description="catalog entries, above all API endpoints")
+    aliases: tuple[Alias, ...] = Field(
+        default=(), description="names for models, and how to choose among them; nothing else moves these"
+    )
     recipes: dict[str, RecipeConfig] = {}
     notify: tuple[NotifierConfig, ...] = Field(default=(), description="who is told, of what, and how")
     people: dict[str, tuple[str, ...]] = Field(

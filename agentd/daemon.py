@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,11 @@ from agentd.policy.quotes import Quotes
 from agentd.policy.rules import load_rules
 from agentd.redaction import hide_environment
 from agentd.router.catalog import CallersCatalog, Catalog
-from agentd.router.dispatch import Dispatch
+from agentd.router.decide import Measured
+from agentd.router.dispatch import Asked, Dispatch
 from agentd.router.providers import with_provider
 from agentd.router.traffic import Traffic
-from agentd.sdk import Model
+from agentd.sdk import Api, Model, ServiceView
 from agentd.sight import Seen, Sight
 from agentd.signals import Changes
 from agentd.store import Store
@@ -160,14 +161,15 @@ class Daemon:
             room=self._room.check,
             max_jobs=config.max_jobs,
         )
-        self._catalog = Catalog(CatalogTable(self.store), self.journal, configured)
+        self._catalog = Catalog(CatalogTable(self.store), self.journal, configured, config.aliases)
         self._dispatch = Dispatch(
             self._catalog,
-            _Serving(self.jobs),
+            _Serving(self.jobs, self.changes),
             self.leases,
             self.requests,
             self.journal,
             self._price_doubt,
+            self._quality,
         )
         self.traffic_table = TrafficTable(
             self.state_dir / TRAFFIC, max_bytes=round(config.capture.max_mb * 1e6)
@@ -279,15 +281,36 @@ class Daemon:
         return self.jobs.attempt_folder(job_id)
 
     async def gateway_complete(
-        self, body: dict[str, Any], caller: Caller, *, request_id: str = "", keep: bool = True
+        self,
+        body: dict[str, Any],
+        caller: Caller,
+        *,
+        request_id: str = "",
+        keep: bool = True,
+        api: Api = "chat/completions",
+        key: str = "",
     ) -> dict[str, Any]:
         request_id = request_id or new_id("req")
-        return await self._traffic.complete(body, caller, request_id=request_id, keep=keep)
+        return await self._traffic.complete(body, caller, request_id=request_id, keep=keep, api=api, key=key)
 
     def gateway_stream(
-        self, body: dict[str, Any], caller: Caller, *, request_id: str = "", keep: bool = True
-    ) -> AsyncIterator[bytes]:
-        return self._traffic.stream(body, caller, request_id=request_id or new_id("req"), keep=keep)
+        self,
+        body: dict[str, Any],
+        caller: Caller,
+        *,
+        request_id: str = "",
+        keep: bool = True,
+        api: Api = "chat/completions",
+        key: str = "",
+        on_start: Callable[[Asked], None] = lambda asked: None,
+    ) -> AsyncGenerator[bytes]:
+        request_id = request_id or new_id("req")
+        return self._traffic.stream(
+            body, caller, request_id=request_id, keep=keep, api=api, key=key, on_start=on_start
+        )
+
+    def gateway_explain(self, body: dict[str, Any], *, api: Api = "chat/completions") -> dict[str, Any]:
+        return self._dispatch.explain(body, api=api)
 
     def gateway_feedback(self, said: dict[str, Any], caller: Caller) -> dict[str, Any]:
         return self._traffic.feedback(said, caller)
@@ -302,6 +325,10 @@ class Daemon:
 
     def _price(self, seconds: float) -> int:
         return self.prices.of(self.accelerator, seconds)
+
+    def _quality(self, model: str, suite: str) -> Measured | None:
+        report = self.reports.newest(model, suite)
+        return Measured(suite, report.score, report.low) if report else None
 
     def _price_doubt(self, model: Model) -> str:
         return model_doubt(model, datetime.datetime.now(datetime.UTC).date(), self.config.price_days)
@@ -346,10 +373,19 @@ class _Building:
 
 
 class _Serving:
-    """`router.dispatch.Serving` over jobs."""
+    """`router.dispatch.Serving` over jobs; looked up anew when something happened to one."""
 
-    def __init__(self, jobs: Jobs) -> None:
-        self.find, self.touch = jobs.services.find, jobs.services.touch
+    def __init__(self, jobs: Jobs, changes: Changes) -> None:
+        self._find, self.touch, self._changes = jobs.services.find, jobs.services.touch, changes
+        self._found: dict[str, ServiceView | None] = {}
+        self._version = -1
+
+    def find(self, name: str) -> ServiceView | None:
+        if self._version != self._changes.version:
+            self._found, self._version = {}, self._changes.version
+        if name not in self._found:
+            self._found[name] = self._find(name)
+        return self._found[name]
 
 
 def _gb(size: float | None) -> int:

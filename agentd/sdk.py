@@ -211,6 +211,10 @@ class Artifact(Record):
     parents: tuple[str, ...] = ()
 
 
+Capability = Literal["tools", "json_schema", "vision", "audio", "logprobs", "reasoning_effort"]
+Api = Literal["chat/completions", "completions", "embeddings", "responses", "messages"]
+
+
 class Model(Record):
     """An entry of the catalog. Reached at `endpoint`, or at a running service that serves it."""
 
@@ -225,8 +229,23 @@ class Model(Record):
     upstream: str = Field(default="", description="the model's name at that endpoint")
     key_env: str = Field(default="", description="environment variable that holds the key")
     context: int = Field(default=0, ge=0, description="context length in tokens, 0 if unknown")
+    capabilities: tuple[Capability, ...] | None = Field(
+        default=None, description="what it can do; what is not said is tried"
+    )
+    apis: tuple[Api, ...] = Field(
+        default=(), description="paths that its endpoint has: chat/completions, …; empty: not known, tried"
+    )
+    residency: str = Field(default="", description='where texts are processed, such as "eu" or "here"')
     input_micro_usd_per_mtok: int | None = Field(default=None, ge=0)
     output_micro_usd_per_mtok: int | None = Field(default=None, ge=0)
+    cached_micro_usd_per_mtok: int | None = Field(
+        default=None, ge=0, description="input that the endpoint had cached; as other input by default"
+    )
+    first_token_s: float = Field(
+        default=60.0, gt=0, description="longest wait for the first bytes of a stream"
+    )
+    total_s: float = Field(default=600.0, gt=0, description="longest time of one request")
+    concurrent: int = Field(default=0, ge=0, description="requests it is asked at a time; 0: any number")
     prices_as_of: datetime.date | None = Field(default=None, description="the day these prices were read")
     size_bytes: int = 0
     meta: dict[str, Any] = {}
@@ -237,18 +256,49 @@ class Model(Record):
         stated = (self.input_micro_usd_per_mtok, self.output_micro_usd_per_mtok)
         return self.kind in ("frontier", "reasoning") and None in stated
 
-    def price(self, tokens_in: float, tokens_out: float) -> int:
-        """Micro-USD, rounded up."""
+    def price(self, tokens_in: float, tokens_out: float, tokens_cached: float = 0) -> int:
+        """Micro-USD, rounded up; `tokens_cached` are those of `tokens_in` that the endpoint had cached."""
         a, b = self.input_micro_usd_per_mtok or 0, self.output_micro_usd_per_mtok or 0
-        return math.ceil((tokens_in * a + tokens_out * b) / 1_000_000)
+        c = a if self.cached_micro_usd_per_mtok is None else self.cached_micro_usd_per_mtok
+        return math.ceil(((tokens_in - tokens_cached) * a + tokens_cached * c + tokens_out * b) / 1_000_000)
 
 
 class Alias(Record):
-    """A name that callers use; `weights` maps model names to shares."""
+    """A name that callers use; `weights` maps model names to shares.
+
+    A conversation stays with its model: the share it falls into is drawn from how it began, or from the
+    key that the caller gives. With `choose` "cheapest" the shares only break ties.
+    """
 
     name: str
     weights: dict[str, float]
     reason: str = ""
+    fallbacks: tuple[str, ...] = Field(
+        default=(), description="models asked, in this order, when those above cannot answer"
+    )
+    choose: Literal["weights", "cheapest"] = Field(
+        default="weights", description="by their shares, or the cheapest that is measured to be good enough"
+    )
+    good_enough: float | None = Field(
+        default=None, description="with cheapest: what the low end of its score's interval has to reach"
+    )
+    suites: dict[str, str] = Field(
+        default={},
+        description="with cheapest: task class -> the suite whose reports measure it;"
+        ' "*" is for every other class',
+    )
+    classifier: str = Field(default="", description="artifact of train_router that tells a request's class")
+    residency: tuple[str, ...] = Field(
+        default=(), description="only models that process texts in one of these places"
+    )
+    shadow: dict[str, float] = Field(
+        default={}, description="models that are also asked, unseen, and the share of requests each gets"
+    )
+    cache_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="seconds that an answer stands for the same request; temperature 0 only",
+    )
 
 
 class Judgement(Record):

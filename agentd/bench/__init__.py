@@ -4,10 +4,12 @@ eval.py      rows per second of an evaluation, beside a bare asynchronous client
 startup.py   time to the first MCP answer, and memory, beside a bare SDK server
 mcp.py       a tool call by one client and by 16, and the stdio proxy's first answer, beside bare SDK servers
 capture.py   a request whose texts are kept, beside one whose texts are not
+gateway.py   a chat request through the gateway, beside the endpoint, a bare pass-through and Portkey
 finetune.py  a fine-tune as a job, beside the same recipe run bare
 verdicts.py  how often verdicts err, and whether planned rows are enough, by simulation
 jobs.py      claiming, launching and starting a job, beside bare SQLite and a bare subprocess
 bare_mcp.py  the bare SDK server
-slow_endpoint.py  what eval.py asks
+bare_gateway.py  the bare pass-through
+slow_endpoint.py  what eval.py and gateway.py ask
 root/        the tool and the recipe that jobs.py launches
 """

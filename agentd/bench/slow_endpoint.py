@@ -1,6 +1,6 @@
-"""A chat endpoint that gives every request the same answer after a fixed time: what ``bench eval`` asks.
+"""A chat endpoint that gives every request the same answer after a fixed time: what benches ask.
 
-Run as ``python slow_endpoint.py SECONDS``; prints its port. Plain asyncio: it must not be what is measured.
+Run as ``python slow_endpoint.py SECONDS``; prints its port. Bare streams: it must not be what is measured.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+
+import uvloop
 
 LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 BODY = (
@@ -29,7 +31,8 @@ async def serve(seconds: float) -> None:
                     line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
                 )
                 await reader.readexactly(int(length.partition(b":")[2]))
-                await asyncio.sleep(seconds)
+                if seconds:
+                    await asyncio.sleep(seconds)
                 writer.write(ANSWER)
         except (asyncio.IncompleteReadError, ConnectionError):
             writer.close()
@@ -41,4 +44,4 @@ async def serve(seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(float(sys.argv[1])))
+    uvloop.run(serve(float(sys.argv[1])))

@@ -17,6 +17,7 @@ __all__ = ["bench"]
 BENCHES = {
     "startup": "time to the first MCP answer and memory, beside a bare SDK server",
     "mcp": "pace of a tool call and of the stdio proxy, beside bare SDK servers",
+    "gateway": "what the gateway adds to a chat request, beside the endpoint, a pass-through and Portkey",
     "eval": "rows per second of the evaluate recipe, beside a bare asynchronous client",
     "capture": "latency of the gateway where texts are kept, beside the same where none are",
     "finetune": "a fine-tune as a job, beside the same recipe run bare",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ class Caller:
 
     What is spent is booked on `project` and on the principal; what a job spends on whoever is `charged`
     for it, up to its `allowance` in micro-USD. `token` is the id of what it showed, if it showed one.
+    Through the gateway it may ask `models` that fit these patterns, so many times `per_minute`.
     """
 
     principal: str
@@ -31,12 +33,18 @@ class Caller:
     charged: str = ""
     allowance: int | None = None
     token: str = ""
+    models: tuple[str, ...] = ()
+    per_minute: int | None = None
 
     @property
     def payer(self) -> Payer:
         if not self.charged:
             return Payer(self.principal, self.project)
         return Payer(self.charged, self.project, self.principal.removeprefix("job:"), self.allowance)
+
+    def may_ask(self, model: str) -> bool:
+        """Whether its token is good for a model or alias; without a list, for all."""
+        return not self.models or any(fnmatch.fnmatchcase(model, pattern) for pattern in self.models)
 
     def may(self, role: Role) -> bool:
         """Each role includes the ones below it: infer < view < operate < approve < admin."""

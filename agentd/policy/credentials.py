@@ -80,6 +80,7 @@ class Tokens:
         self._store, self._table, self._journal = store, table, journal
         self._people, self._folder = people, folder
         self._used: dict[str, float] = {}
+        self._home = Path.home()
         self._ensure_files()
 
     def check(self, bearer: str) -> Caller | None:
@@ -100,12 +101,14 @@ class Tokens:
             row.principal,
             row.role,
             "",
-            Path.home(),
+            self._home,
             is_agent=not row.is_person,
             project=row.project or DEFAULT_PROJECT,
             charged=row.charged,
             allowance=row.allowance,
             token=row.id,
+            models=row.models,
+            per_minute=row.per_minute,
         )
 
     def note_uses(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import random
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -25,28 +23,46 @@ class Ask(Protocol):
 
 
 class Catalog:
-    """Names to models. Entries of the config file win and cannot be overwritten."""
+    """Names to models. Entries of the config file win and cannot be overwritten.
 
-    def __init__(self, table: CatalogTable, journal: Journal, configured: Iterable[Model] = ()) -> None:
+    What is stored is read once: nobody else writes it while this daemon has the state directory.
+    """
+
+    def __init__(
+        self,
+        table: CatalogTable,
+        journal: Journal,
+        configured: Iterable[Model] = (),
+        aliases: Iterable[Alias] = (),
+    ) -> None:
         self._table, self._journal = table, journal
         self._configured = {model.name: model for model in configured}
+        self._configured_aliases = {alias.name: alias for alias in aliases}
+        for alias in self._configured_aliases.values():
+            _check_shares(alias)
+            if alias.name in self._configured:
+                raise InputError(f"agentd.toml calls both a model and an alias {alias.name!r}")
+        self._models: dict[str, Model] | None = None
+        self._aliases: dict[str, Alias] | None = None
+
+    @property
+    def models(self) -> Mapping[str, Model]:
+        """All of them by their names."""
+        if self._models is None:
+            stored = {model.name: model for model in self._table.models()}
+            self._models = stored | self._configured
+        return self._models
 
     def list(self) -> list[Model]:
-        stored = {model.name: model for model in self._table.models()}
-        return sorted((stored | self._configured).values(), key=lambda model: model.name)
+        return sorted(self.models.values(), key=lambda model: model.name)
 
     def get(self, name: str) -> Model:
         """Raises `NotFound` with the nearest names."""
-        models = {model.name: model for model in self.list()}
-        if name not in models:
-            known = [*models, *(alias.name for alias in self.aliases())]
-            raise NotFound(
-                "model",
-                name,
-                known,
-                hint="" if known else "Get one: agentd call get_model source=smollm2-135m",
-            )
-        return models[name]
+        if (model := self.models.get(name)) is not None:
+            return model
+        known = [*self.models, *(alias.name for alias in self.aliases())]
+        hint = "" if known else "Get one: agentd call get_model source=smollm2-135m"
+        raise NotFound("model", name, known, hint=hint)
 
     def put(self, model: Model) -> None:
         if model.name in self._configured:
@@ -56,30 +72,38 @@ class Catalog:
         if self.alias(model.name):
             raise InputError(f"{model.name!r} is already an alias", hint="Choose another name for the model")
         self._table.put(model)
+        self._models = None
         self._journal.append(
             "model.put", model.name, "daemon", model_kind=model.kind, source=model.source, digest=model.digest
         )
 
     def alias(self, name: str) -> Alias | None:
-        return next((alias for alias in self.aliases() if alias.name == name), None)
+        if self._aliases is None:
+            stored = {alias.name: alias for alias in self._table.aliases()}
+            self._aliases = stored | self._configured_aliases
+        return self._aliases.get(name)
 
     def aliases(self) -> list[Alias]:
-        return self._table.aliases()
+        self.alias("")
+        return sorted((self._aliases or {}).values(), key=lambda alias: alias.name)
 
     def set_alias(self, alias: Alias) -> None:
         """Point `alias` somewhere else. Raises `NotFound` for a model that is not there, or `InputError`."""
-        if not alias.weights or not all(0 < share < float("inf") for share in alias.weights.values()):
+        if alias.name in self._configured_aliases:
             raise InputError(
-                f"Alias {alias.name!r} needs a share above 0 for each of its models: {alias.weights!r}"
+                f"Alias {alias.name!r} is defined in the config file",
+                hint="Change it there, or choose another",
             )
-        if any(model.name == alias.name for model in self.list()):
+        _check_shares(alias)
+        if alias.name in self.models:
             raise InputError(
                 f"{alias.name!r} is the name of a model", hint="Choose another name for the alias"
             )
-        for model in alias.weights:
+        for model in (*alias.weights, *alias.fallbacks, *alias.shadow):
             self.get(model)
         before = self.alias(alias.name)
         self._table.set_alias(alias)
+        self._aliases = None
         self._journal.append(
             "alias.set",
             alias.name,
@@ -89,18 +113,21 @@ class Catalog:
             reason=alias.reason,
         )
 
-    def resolve(self, name: str, *, draw: float | None = None) -> tuple[Model, str]:
-        """The model that answers for `name`, and why. `draw` in [0, 1) fixes an alias's dice."""
-        alias = self.alias(name)
-        if alias is None:
-            return self.get(name), f"{name!r} was asked for by name"
-        total = sum(alias.weights.values())
-        point = (random.random() if draw is None else draw) * total
-        ends = zip(alias.weights, itertools.accumulate(alias.weights.values()), strict=True)
-        chosen = next((name for name, end in ends if point < end), next(reversed(alias.weights)))
-        share = f" with weight {alias.weights[chosen] / total:.0%}" if len(alias.weights) > 1 else ""
-        because = f" ({alias.reason})" if alias.reason else ""
-        return self.get(chosen), f"alias {name!r} points at {chosen!r}{share}{because}"
+
+def _check_shares(alias: Alias) -> None:
+    if not alias.weights or not all(0 < share < float("inf") for share in alias.weights.values()):
+        raise InputError(
+            f"Alias {alias.name!r} needs a share above 0 for each of its models: {alias.weights!r}"
+        )
+    if not all(0 < share <= 1 for share in alias.shadow.values()):
+        raise InputError(
+            f"A shadow of alias {alias.name!r} gets a share above 0 and at most 1 of its requests"
+        )
+    if alias.choose == "cheapest" and alias.good_enough is not None and not alias.suites:
+        raise InputError(
+            f"Alias {alias.name!r} says what is good enough and not on which suite",
+            hint='Set suites, such as { "*" = "tickets" }',
+        )
 
 
 class CallersCatalog:

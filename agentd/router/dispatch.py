@@ -1,40 +1,61 @@
-"""One chat request: resolve the name, meter it, ask the endpoint, pass the answer on.
+"""One request, from a name to a metered answer: decide, ask, and ask the next where that is safe.
 
-Every endpoint speaks the OpenAI protocol. Fields that are not ours are passed on untouched.
+A request goes to the models of its route in order until one answers. The next is asked when a model cannot
+be reached, is busy, rests, fails or sends garbage, and never after the first byte of a stream has gone out,
+nor for a request that is itself at fault. The last one is asked again, after a moment, only where it surely
+did nothing the first time. Each attempt is metered before it leaves. Fields that are not ours pass untouched.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import asyncio
+import contextlib
+import random
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, TypeVar
 
-from agentd.errors import AgentdError, InputError, Unavailable
+from agentd.errors import AgentdError, Denied, InputError, OverBudget, Unavailable
+from agentd.ids import new_id
 from agentd.policy.callers import Caller
+from agentd.router.answers import Answers
 from agentd.router.catalog import Catalog
-from agentd.router.metering import Metering
-from agentd.sdk import ChatResult, Model, ServiceView
+from agentd.router.decide import (
+    Candidate,
+    Need,
+    Quality,
+    Route,
+    contents_of,
+    draw_of,
+    need_of,
+    refusal,
+    route,
+)
+from agentd.router.health import Fleet
+from agentd.router.metering import Attempt, Metering
+from agentd.router.upstream import Stream, Target, Upstream, UpstreamError, key_of
+from agentd.sdk import Alias, Api, ChatResult, Model, ServiceView
 from agentd.store.journal import Journal
 from agentd.store.leases import Leases
-from agentd.store.requests import RequestTable
+from agentd.store.requests import RequestRow, RequestTable
 
-if TYPE_CHECKING:
-    import httpx
+__all__ = ["Asked", "Dispatch", "Serving", "UpstreamError", "checked"]
 
-__all__ = ["Dispatch", "Serving", "UpstreamError"]
+T = TypeVar("T")
 
-
-class UpstreamError(AgentdError):
-    """The endpoint answered with an error; `status` is its HTTP status."""
-
-    code = "upstream"
-
-    def __init__(self, message: str, *, status: int, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.status = status
+RETRIES = 2
+LONGEST_WAIT_S = 5.0
+MOST_SHADOWS = 16
+NEEDED: Mapping[Api, tuple[str, type | tuple[type, ...]]] = {
+    "chat/completions": ("messages", list),
+    "messages": ("messages", list),
+    "completions": ("prompt", (str, list)),
+    "embeddings": ("input", (str, list)),
+    "responses": ("input", (str, list)),
+}
+"""What a request to each path cannot be without."""
+TOO_LONG = ("context_length_exceeded", "maximum context length", "context window", "prompt is too long")
 
 
 class Serving(Protocol):
@@ -44,20 +65,37 @@ class Serving(Protocol):
     def touch(self, job_id: str) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """Where a request goes: the model, its URL (ending in /v1), its name there, the key, and why."""
+@dataclass(slots=True)
+class Asked:
+    """One request on its way, and what is to be said of it afterwards."""
 
-    model: Model
-    url: str
-    upstream: str
-    key: str
-    why: str
-    service: str | None = None
+    api: Api
+    body: Mapping[str, Any]
+    caller: Caller
+    id: str
+    route: Route
+    alias: Alias | None = None
+    started: float = field(default_factory=time.monotonic)
+    attempts: list[dict[str, Any]] = field(default_factory=list)
+    spent: int = 0
+    model: str = ""
+    why: str = ""
+    cached: bool = False
+
+    def note(self, attempt: Attempt, status: str) -> None:
+        self.spent += attempt.micro_usd
+        self.attempts.append(
+            {
+                "model": attempt.model.name,
+                "status": status,
+                "seconds": round(time.monotonic() - attempt.began, 4),
+                "micro_usd": attempt.micro_usd,
+            }
+        )
 
 
 class Dispatch:
-    """Sends requests on, one attempt each, each metered before it leaves."""
+    """Sends requests on. `quality` says what (model, suite) came to."""
 
     def __init__(
         self,
@@ -67,63 +105,111 @@ class Dispatch:
         requests: RequestTable,
         journal: Journal,
         doubt: Callable[[Model], str],
+        quality: Quality = lambda model, suite: None,
     ) -> None:
         self._catalog, self._serving, self._requests = catalog, serving, requests
-        self._metering = Metering(leases, requests, journal, doubt, _cost_nothing)
-        self._http: httpx.AsyncClient | None = None
+        self._metering = Metering(leases, requests, journal, doubt)
+        self._quality = quality
+        self._upstream, self._answers = Upstream(), Answers()
+        self._shadows: set[asyncio.Task[None]] = set()
+        self.fleet = Fleet()
 
     async def aclose(self) -> None:
-        if self._http is not None:
-            await self._http.aclose()
+        for task in self._shadows:
+            task.cancel()
+        await asyncio.gather(*self._shadows, return_exceptions=True)
+        await self._upstream.aclose()
         await self._metering.aclose()
 
     async def complete(
-        self, body: Mapping[str, Any], caller: Caller, *, request_id: str = ""
+        self,
+        body: Mapping[str, Any],
+        caller: Caller,
+        *,
+        request_id: str = "",
+        api: Api = "chat/completions",
+        key: str = "",
     ) -> dict[str, Any]:
-        """Answer one chat request. The reply carries ``agentd`` with request id, model and why."""
-        target = self._target(body)
-        with self._metering.request(target.model, target.why, body, caller, request_id) as metered:
-            client = self._client()
-            try:
-                response = await client.post(
-                    f"{target.url}/chat/completions",
-                    json={**body, "model": target.upstream, "stream": False},
-                    headers=_headers(target),
-                )
-            except _http_errors() as error:
-                raise _unreachable(target, error) from error
-            if response.status_code != 200:
-                raise _upstream_error(target, response.status_code, response.text)
-            try:
-                reply: dict[str, Any] = response.json()
-            except ValueError as error:
-                raise _upstream_error(target, 502, "the answer is not JSON") from error
-            metered.read(reply.get("usage"))
-            reply["agentd"] = {"request_id": metered.id, "model": target.model.name, "why": target.why}
-            return reply
+        """Answer one request. The reply carries ``agentd`` with request id, model and why.
+
+        `key` keeps to one model of an alias whoever gives the same.
+        """
+        asked = self._asked(api, body, caller, request_id, key)
+        cache_s = asked.alias.cache_s if asked.alias and api != "embeddings" else 0.0
+        kept = self._answers.find(asked.caller.project, api, body, cache_s) if cache_s else None
+        if kept is not None:
+            asked.model, asked.why, asked.cached = kept.model, f"answered before as {kept.id}", True
+            self._record(asked, "ok")
+            return {**kept.reply, "agentd": _said(asked)}
+
+        async def ask(target: Target, attempt: Attempt) -> dict[str, Any]:
+            sent = {**body, "model": target.upstream}
+            if "stream" in body or api in ("chat/completions", "completions"):
+                sent["stream"] = False
+            answer = await self._upstream.ask(target, api, sent)
+            attempt.usage = answer.usage
+            return answer.data
+
+        try:
+            attempt, reply = await self._try(asked, ask)
+        except BaseException as error:
+            self._record(asked, _status(error))
+            raise
+        self._answered(asked, attempt)
+        self._record(asked, "ok")
+        if cache_s:
+            self._answers.keep(asked.caller.project, api, body, asked.id, asked.model, reply)
+        self._shadow(asked)
+        return {**reply, "agentd": _said(asked)}
 
     async def stream(
-        self, body: Mapping[str, Any], caller: Caller, *, request_id: str = ""
+        self,
+        body: Mapping[str, Any],
+        caller: Caller,
+        *,
+        request_id: str = "",
+        api: Api = "chat/completions",
+        key: str = "",
+        on_start: Callable[[Asked], None] = lambda asked: None,
     ) -> AsyncGenerator[bytes]:
-        """The same as server-sent events, passed through as they come."""
-        target = self._target(body)
-        options = {**(body.get("stream_options") or {}), "include_usage": True}
-        sent = {**body, "model": target.upstream, "stream": True, "stream_options": options}
-        with self._metering.request(target.model, target.why, body, caller, request_id) as metered:
-            try:
-                async with self._client().stream(
-                    "POST", f"{target.url}/chat/completions", json=sent, headers=_headers(target)
-                ) as response:
-                    if response.status_code != 200:
-                        text = (await response.aread()).decode(errors="replace")
-                        raise _upstream_error(target, response.status_code, text)
-                    tail = b""
-                    async for chunk in response.aiter_bytes():
-                        tail = (tail + chunk)[-4096:]
-                        yield chunk
-                    metered.read(_usage_in(tail))
-            except _http_errors() as error:
-                raise _unreachable(target, error) from error
+        """The same as server-sent events, passed through as they come.
+
+        `on_start` is told who answers, before the first bytes.
+        """
+        asked = self._asked(api, body, caller, request_id, key)
+        options, shown = body.get("stream_options"), True
+        sent = {**body, "stream": True}
+        if api in ("chat/completions", "completions"):
+            shown = isinstance(options, dict) and bool(options.get("include_usage"))
+            sent["stream_options"] = {**(options if isinstance(options, dict) else {}), "include_usage": True}
+
+        async def ask(target: Target, attempt: Attempt) -> Stream:
+            return await self._upstream.stream(
+                target, api, {**sent, "model": target.upstream}, show_usage=shown
+            )
+
+        try:
+            attempt, stream = await self._try(asked, ask)
+        except BaseException as error:
+            self._record(asked, _status(error))
+            raise
+        first_s, status = time.monotonic() - attempt.began, "ok"
+        try:
+            on_start(asked)
+            async for events in stream.events():
+                yield events
+        except BaseException as error:
+            status = _status(error)
+            if isinstance(error, UpstreamError):
+                self.fleet.failed(attempt.model.name, error.message)
+            raise
+        finally:
+            stream.close()
+            attempt.usage = stream.usage
+            self._answered(asked, attempt, status, first_s)
+            self._record(asked, status)
+            if status == "ok":
+                self._shadow(asked)
 
     async def chat(
         self, model: str, messages: Sequence[Mapping[str, Any]], caller: Caller, **options: Any
@@ -148,15 +234,68 @@ class Dispatch:
             seconds=time.monotonic() - started,
         )
 
-    def _target(self, body: Mapping[str, Any]) -> _Target:
-        name = body.get("model")
-        if not isinstance(name, str) or not name:
-            raise InputError("The request names no model", hint='Set "model" to a model or alias')
-        if not isinstance(body.get("messages"), list) or not body["messages"]:
-            raise InputError("The request has no messages", hint='Set "messages" to a list with at least one')
-        model, why = self._catalog.resolve(name)
+    def explain(
+        self, body: Mapping[str, Any], *, api: Api = "chat/completions", key: str = ""
+    ) -> dict[str, Any]:
+        """Whom a request would be sent to, in which order, and why; nothing is sent."""
+        need, found = self._route(api, body, key)
+        return {
+            "asked": found.asked,
+            "task": found.task,
+            "needs": {
+                "api": need.api,
+                "input_tokens": need.tokens_in,
+                "output_tokens": need.tokens_out,
+                "capabilities": sorted(need.capabilities),
+            },
+            "order": [
+                {
+                    "model": each.model.name,
+                    "why": each.why,
+                    "micro_usd": each.model.price(
+                        need.tokens_in, min(need.tokens_out or 32_768, self._typical_out(each.model.name))
+                    ),
+                    "rests_s": round(self.fleet.rests(each.model.name), 1),
+                }
+                for each in found.order
+            ],
+            "passed": found.passed,
+        }
+
+    # --- deciding ---------------------------------------------------------------------------
+
+    def _asked(self, api: Api, body: Mapping[str, Any], caller: Caller, request_id: str, key: str) -> Asked:
+        name = checked(api, body)
+        if not caller.may_ask(name):
+            raise Denied(
+                f"This token is not good for {name!r}", hint=f"It is good for {', '.join(caller.models)}"
+            )
+        _, found = self._route(api, body, key)
+        return Asked(api, body, caller, request_id or new_id("req"), found, self._catalog.alias(name))
+
+    def _route(self, api: Api, body: Mapping[str, Any], key: str) -> tuple[Need, Route]:
+        name, contents = checked(api, body), list(contents_of(body))
+        need = need_of(api, body, contents)
+        if (alias := self._catalog.alias(name)) is not None:
+            return need, route(
+                alias,
+                self._catalog.models,
+                need,
+                draw_of(body, key, contents),
+                self._quality,
+                self._typical_out,
+            )
+        model = self._catalog.get(name)
+        if why := refusal(model, need):
+            return need, Route(name, passed={name: why})
+        return need, Route(name, [Candidate(model, f"{name!r} was asked for by name")])
+
+    def _typical_out(self, model: str) -> float:
+        return self.fleet.of(model).out or 256.0
+
+    def _target(self, model: Model) -> Target:
         if model.endpoint:
-            return _Target(model, model.endpoint.rstrip("/"), model.upstream or model.name, _key(model), why)
+            return Target(model, model.endpoint.rstrip("/"), model.upstream or model.name, key_of(model))
         service = self._serving.find(model.name)
         if service is None:
             raise Unavailable(
@@ -170,86 +309,207 @@ class Dispatch:
                 retry_after_s=5,
             )
         self._serving.touch(service.job_id)
-        return _Target(
-            model,
-            f"{service.url}/v1",
-            model.name,
-            service.token,
-            f"{why}; served here by {service.job_id}",
-            service.job_id,
+        return Target(model, f"{service.url}/v1", model.name, service.token, service.job_id)
+
+    # --- asking -----------------------------------------------------------------------------
+
+    async def _try(self, asked: Asked, ask: Callable[[Target, Attempt], Awaitable[T]]) -> tuple[Attempt, T]:
+        """Ask one after the other until one answers. Raises what the last one said."""
+        waiting, tries = list(asked.route.order), 0
+        problem: AgentdError | None = None
+        while waiting:
+            candidate, is_last = waiting.pop(0), not waiting
+            name = candidate.model.name
+            if (rest_s := self.fleet.rests(name)) or (not is_last and self.fleet.is_full(candidate.model)):
+                why = (
+                    f"it rests for {rest_s:.0f} s more: {self.fleet.of(name).problem}"
+                    if rest_s
+                    else "it is busy"
+                )
+                asked.route.passed[name] = why
+                if not asked.attempts:
+                    problem = Unavailable(f"Model {name!r} is not asked: {why}", retry_after_s=rest_s or 1.0)
+                continue
+            made = len(asked.attempts)
+            try:
+                return await self._attempt(asked, candidate, ask)
+            except AgentdError as error:
+                problem = error
+                if len(asked.attempts) == made:
+                    asked.route.passed[name] = error.message
+                if not _moves_on(error):
+                    raise
+                if is_last and tries < RETRIES and (wait := _wait(error, tries)) is not None:
+                    tries += 1
+                    waiting.append(candidate)
+                    await asyncio.sleep(wait)
+        raise problem or _nobody(asked.route)
+
+    async def _attempt(
+        self, asked: Asked, candidate: Candidate, ask: Callable[[Target, Attempt], Awaitable[T]]
+    ) -> tuple[Attempt, T]:
+        model = candidate.model
+        target = self._target(model)
+        attempt = self._metering.begin(model, asked.api, asked.body, asked.caller)
+        try:
+            await self.fleet.enter(model)
+        except BaseException as error:
+            attempt.end(cost_nothing=True)
+            asked.note(attempt, _status(error))
+            if isinstance(error, TimeoutError):
+                raise Unavailable(f"Model {model.name!r} is busy", retry_after_s=1.0) from None
+            raise
+        asked.model = model.name
+        asked.why = f"{candidate.why}; served here by {target.service}" if target.service else candidate.why
+        if asked.attempts:
+            asked.why += f"; after {', '.join(each['model'] for each in asked.attempts)} could not"
+        try:
+            return attempt, await ask(target, attempt)
+        except BaseException as error:
+            attempt.end(cost_nothing=_cost_nothing(error))
+            asked.note(attempt, _status(error))
+            self._failed(model.name, error)
+            self.fleet.leave(model.name)
+            raise
+
+    def _failed(self, name: str, error: BaseException) -> None:
+        if isinstance(error, UpstreamError) and not _moves_on(error):
+            self.fleet.refused(name)
+        elif isinstance(error, UpstreamError):
+            self.fleet.failed(
+                name, error.message, error.retry_after_s if error.status in (429, 503) else None
+            )
+        elif isinstance(error, AgentdError):
+            self.fleet.failed(name, error.message)
+
+    def _answered(
+        self,
+        asked: Asked,
+        attempt: Attempt,
+        status: str = "ok",
+        first_s: float | None = None,
+    ) -> None:
+        attempt.end()
+        asked.note(attempt, status)
+        if status == "ok":
+            seconds = time.monotonic() - attempt.began
+            self.fleet.answered(attempt.model.name, seconds, attempt.usage.output, first_s)
+        self.fleet.leave(attempt.model.name)
+        asked.attempts[-1] |= {
+            "input_tokens": attempt.usage.input,
+            "output_tokens": attempt.usage.output,
+            "cached_tokens": attempt.usage.cached,
+            "reasoning_tokens": attempt.usage.reasoning,
+            **({"first_token_s": round(first_s, 4)} if first_s is not None else {}),
+        }
+
+    def _record(self, asked: Asked, status: str) -> None:
+        last = asked.attempts[-1] if asked.attempts else {}
+        self._metering.record(
+            RequestRow(
+                id=asked.id,
+                asked=str(asked.body["model"]),
+                model=asked.model or (asked.route.order[0].model.name if asked.route.order else ""),
+                why=asked.why,
+                principal=asked.caller.principal,
+                project=asked.caller.project,
+                status=status,
+                input_tokens=last.get("input_tokens", 0),
+                output_tokens=last.get("output_tokens", 0),
+                micro_usd=asked.spent,
+                seconds=time.monotonic() - asked.started,
+                at=time.time(),
+                trace=_trace(asked),
+            )
         )
 
-    def _client(self) -> httpx.AsyncClient:
-        """Made on first use: the daemon starts without an HTTP client."""
-        if self._http is None:
-            import httpx
+    # --- shadows ----------------------------------------------------------------------------
 
-            timeout = httpx.Timeout(600.0, connect=10.0)
-            # A proxy set for the outside world must not stand between the daemon and its own services.
-            direct = {"all://127.0.0.1": None, "all://localhost": None}
-            limits = httpx.Limits(max_connections=256)
-            self._http = httpx.AsyncClient(timeout=timeout, limits=limits, mounts=direct)
-        return self._http
+    def _shadow(self, asked: Asked) -> None:
+        """Ask the shadows of an alias the same, on a budget of their own, after the answer has gone out."""
+        for name, share in asked.alias.shadow.items() if asked.alias else ():
+            if draw_of(asked.body, asked.id + name) >= share or len(self._shadows) >= MOST_SHADOWS:
+                continue
+            task = asyncio.create_task(self._ask_shadow(asked, name), name=f"shadow {name}")
+            self._shadows.add(task)
+            task.add_done_callback(self._shadows.discard)
+
+    async def _ask_shadow(self, asked: Asked, name: str) -> None:
+        body = {key: value for key, value in asked.body.items() if key not in ("stream", "stream_options")}
+        caller = replace(asked.caller, principal=f"shadow:{asked.route.asked}", charged="", models=())
+        with contextlib.suppress(AgentdError):  # its row says what became of it
+            await self.complete(
+                {**body, "model": name}, caller, request_id=f"{asked.id}.{name}", api=asked.api
+            )
+
+
+def checked(api: Api, body: Mapping[str, Any]) -> str:
+    """The name that a request asks for. Raises `InputError`."""
+    name = body.get("model")
+    if not isinstance(name, str) or not name:
+        raise InputError("The request names no model", hint='Set "model" to a model or alias')
+    needed, kind = NEEDED[api]
+    if not isinstance(body.get(needed), kind) or not body[needed]:
+        raise InputError(f"The request has no {needed}", hint=f'Set "{needed}", which must not be empty')
+    return name
+
+
+def _said(asked: Asked) -> dict[str, Any]:
+    return {"request_id": asked.id, "model": asked.model, "why": asked.why}
+
+
+def _trace(asked: Asked) -> dict[str, Any]:
+    facts = {
+        "api": asked.api,
+        "task": asked.route.task,
+        "attempts": asked.attempts,
+        "passed": asked.route.passed,
+        "cached": asked.cached,
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _status(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _nobody(found: Route) -> AgentdError:
+    """What is said when nobody of a route could be asked."""
+    reasons = "; ".join(f"{name}: {why}" for name, why in found.passed.items())
+    if len(found.passed) == 1:
+        [(name, why)] = found.passed.items()
+        if "costs is not known" in why:
+            return Unavailable(
+                f"What {name!r} costs is not known, so it is not asked",
+                hint="Set input_ and output_micro_usd_per_mtok of it in agentd.toml; 0 is free",
+            )
+        return InputError(f"Model {name!r} cannot answer this: {why}")
+    return InputError(f"No model of {found.asked!r} can answer this: {reasons}")
+
+
+def _moves_on(error: AgentdError) -> bool:
+    """Whether another model may do better: not where the request is at fault."""
+    if isinstance(error, UpstreamError):
+        said = error.message.lower()
+        return error.status not in (400, 413, 422) or any(words in said for words in TOO_LONG)
+    return isinstance(error, Unavailable | OverBudget)
+
+
+def _wait(error: AgentdError, tries: int) -> float | None:
+    """Seconds after which the same model may be asked again; None where that is not safe, or too long."""
+    if not _cost_nothing(error) or isinstance(error, OverBudget):
+        return None
+    if isinstance(error, UpstreamError) and error.status not in (429, 503):
+        return None
+    if isinstance(error, Unavailable) and not error.__cause__:
+        return None  # not served, no key: a moment changes nothing
+    said: float | None = getattr(error, "retry_after_s", None)
+    wait = 0.2 * 2**tries * (0.5 + random.random()) if said is None else said
+    return wait if wait <= LONGEST_WAIT_S else None
 
 
 def _cost_nothing(error: BaseException) -> bool:
-    """Whether the request surely cost nothing: refused by the endpoint, or no connection."""
-    return isinstance(error, Unavailable) or (isinstance(error, UpstreamError) and error.status < 500)
-
-
-def _key(model: Model) -> str:
-    if not model.key_env:
-        return ""
-    key = os.environ.get(model.key_env, "")
-    if not key:
-        raise Unavailable(
-            f"Model {model.name!r} needs a key, and the environment variable {model.key_env} is not set",
-            hint=f"Set {model.key_env} where the daemon is started, and start it again",
-        )
-    return key
-
-
-def _headers(target: _Target) -> dict[str, str]:
-    return {"Authorization": f"Bearer {target.key}"} if target.key else {}
-
-
-def _http_errors() -> tuple[type[Exception], ...]:
-    import httpx
-
-    return (httpx.HTTPError,)
-
-
-def _unreachable(target: _Target, error: Exception) -> AgentdError:
-    import httpx
-
-    said = str(error) or type(error).__name__
-    message = f"{target.model.name!r} at {target.url} cannot be reached: {said}"
-    if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)):
-        return Unavailable(message, hint="Check the endpoint in agentd.toml and the network")
-    return UpstreamError(message, status=504)
-
-
-def _upstream_error(target: _Target, status: int, text: str) -> UpstreamError:
-    try:
-        said = json.loads(text)
-        said = said.get("error", said)
-        said = said.get("message", said) if isinstance(said, dict) else said
-    except (ValueError, AttributeError):
-        said = text
-    hint = f"Check the key in {target.model.key_env}" if status in (401, 403) and target.model.key_env else ""
-    return UpstreamError(
-        f"{target.model.name!r} answered {status}: {str(said)[:500]}", status=status, hint=hint
-    )
-
-
-def _usage_in(tail: bytes) -> Mapping[str, Any] | None:
-    """The usage object of the last server-sent events, if there is one."""
-    for line in reversed(tail.split(b"\n")):
-        if line.startswith(b"data: {") and b'"usage"' in line:
-            try:
-                usage = json.loads(line[6:]).get("usage")
-            except ValueError:
-                return None
-            if usage:
-                return usage
-    return None
+    """Whether an attempt surely cost nothing: refused by the endpoint, or no connection."""
+    if isinstance(error, UpstreamError):
+        return error.status < 500 or (error.status == 503 and error.retry_after_s is not None)
+    return isinstance(error, Unavailable)

@@ -14,7 +14,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -24,8 +24,8 @@ from agentd.config import Capture
 from agentd.errors import AgentdError, InputError, NotFound
 from agentd.policy.callers import Caller
 from agentd.redaction import redact
-from agentd.router.dispatch import Dispatch
-from agentd.sdk import Exchange, Judgement
+from agentd.router.dispatch import Asked, Dispatch
+from agentd.sdk import Api, Exchange, Judgement
 from agentd.store.journal import Journal
 from agentd.store.judgements import JudgementTable
 from agentd.store.requests import RequestRow, RequestTable
@@ -76,18 +76,37 @@ class Traffic:
         self._failing = False
 
     async def complete(
-        self, body: Mapping[str, Any], caller: Caller, *, request_id: str, keep: bool = True
+        self,
+        body: Mapping[str, Any],
+        caller: Caller,
+        *,
+        request_id: str,
+        keep: bool = True,
+        api: Api = "chat/completions",
+        key: str = "",
     ) -> dict[str, Any]:
-        reply = await self._dispatch.complete(body, caller, request_id=request_id)
-        if keep and self._wants(request_id, caller):
+        reply = await self._dispatch.complete(body, caller, request_id=request_id, api=api, key=key)
+        if keep and api == "chat/completions" and self._wants(request_id, caller):
             self._note(request_id, body, answer_of(reply))
         return reply
 
     async def stream(
-        self, body: Mapping[str, Any], caller: Caller, *, request_id: str, keep: bool = True
+        self,
+        body: Mapping[str, Any],
+        caller: Caller,
+        *,
+        request_id: str,
+        keep: bool = True,
+        api: Api = "chat/completions",
+        key: str = "",
+        on_start: Callable[[Asked], None] = lambda asked: None,
     ) -> AsyncGenerator[bytes]:
-        keep, size, events = keep and self._wants(request_id, caller), 0, list[bytes]()
-        async with aclosing(self._dispatch.stream(body, caller, request_id=request_id)) as chunks:
+        keep = keep and api == "chat/completions" and self._wants(request_id, caller)
+        size, events = 0, list[bytes]()
+        asked = self._dispatch.stream(
+            body, caller, request_id=request_id, api=api, key=key, on_start=on_start
+        )
+        async with aclosing(asked) as chunks:
             async for chunk in chunks:
                 size += len(chunk)
                 if keep and size <= 4 * MOST_BYTES:  # an event is some times longer than its text

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import secrets
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -332,7 +332,7 @@ async def on_crash(request: Request, error: Exception) -> Response:
 async def body_of(request: Request) -> dict[str, Any]:
     """The JSON object in the body. Raises `InputError` for anything else."""
     try:
-        body = json.loads(await request.body() or b"{}")
+        body = from_json(await request.body() or b"{}")
     except ValueError as error:
         raise InputError(f"The body is not JSON: {error}") from error
     if not isinstance(body, dict):

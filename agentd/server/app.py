@@ -62,9 +62,9 @@ def routes_of(
 ) -> list[Route]:
     """The route table. ``/mcp`` is POST only: there is no session to stream to or to delete."""
     return [
+        *gateway_routes(kernel),  # first: routes are tried in their order, and these are asked most
         Route("/mcp", mcp, methods=["POST"]),
         *api_routes(kernel, shutdown),
-        *gateway_routes(kernel),
         *page_routes(kernel, sessions),
     ]
 

@@ -80,6 +80,8 @@ class Gate:
     json_depth: int = 64
     calls_per_second: float = 100.0
     burst: int = 500
+    asks_per_second: float = 5_000.0
+    """Of models, through the gateway: what they cost is limited by budgets, and a token's own rate."""
 
     @classmethod
     def around(cls, host: str, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> Gate:
@@ -109,11 +111,13 @@ class Rate:
         self._per_second, self._burst = per_second, burst
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, client: str, now: float | None = None) -> bool:
-        """Whether `client` may make one more call at monotonic time `now`."""
+    def take(self, client: str, now: float | None = None, *, per_minute: int | None = None) -> bool:
+        """Whether `client` may make one more call at monotonic time `now`; `per_minute` is its own limit."""
         now = time.monotonic() if now is None else now
-        level, since = self._buckets.pop(client, (float(self._burst), now))
-        level = min(self._burst, level + (now - since) * self._per_second)
+        per_second = self._per_second if per_minute is None else per_minute / 60
+        burst = self._burst if per_minute is None else max(1, per_minute)
+        level, since = self._buckets.pop(client, (float(burst), now))
+        level = min(burst, level + (now - since) * per_second)
         allowed = level >= 1
         self._buckets[client] = (level - 1 if allowed else level, now)
         if len(self._buckets) > 4096:
@@ -137,6 +141,7 @@ class Guard:
         self._open = OPEN_PATHS | (oauth.open_paths if oauth else frozenset())
         self._challenge = (oauth.challenge if oauth else 'Bearer realm="agentd"').encode()
         self._rate = Rate(self._gate.calls_per_second, self._gate.burst)
+        self._asks = Rate(self._gate.asks_per_second, round(self._gate.asks_per_second))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -177,13 +182,11 @@ class Guard:
     async def _check_token(
         self, scope: Scope, headers: dict[bytes, list[bytes]], session: Session | None
     ) -> Caller | None:
-        scheme, _, bearer = _single(headers, b"authorization").partition(" ")
-        caller = self._tokens.check(bearer.strip()) if scheme.lower() == "bearer" and bearer else None
-        if caller is None and self._oauth is not None and scheme.lower() == "bearer":
-            caller = await self._oauth.check(bearer.strip())
-        address = (scope.get("client") or ("",))[0]
-        known = session.caller if session else caller
-        if not self._rate.take(f"principal:{known.principal}" if known else f"address:{address}"):
+        bearer = _bearer(headers)
+        caller = self._tokens.check(bearer) if bearer else None
+        if caller is None and bearer and self._oauth is not None:
+            caller = await self._oauth.check(bearer)
+        if not self._is_in_time(scope, session.caller if session else caller):
             raise Refusal(
                 429, "too_fast", "Too many requests", "Wait a second.", headers=((b"retry-after", b"1"),)
             )
@@ -196,6 +199,22 @@ class Guard:
                 headers=((b"www-authenticate", self._challenge),),
             )
         return caller
+
+    def _is_in_time(self, scope: Scope, caller: Caller | None) -> bool:
+        """Whether this client has not asked too often."""
+        if caller is None:
+            return self._rate.take(f"address:{(scope.get('client') or ('',))[0]}")
+        if not scope["path"].startswith("/v1/"):
+            return self._rate.take(f"principal:{caller.principal}")
+        if caller.per_minute is None:
+            return self._asks.take(f"principal:{caller.principal}")
+        return self._asks.take(f"token:{caller.token}", per_minute=caller.per_minute)
+
+
+def _bearer(headers: dict[bytes, list[bytes]]) -> str:
+    """The token of a request, as OpenAI's clients send it or as Anthropic's do."""
+    scheme, _, bearer = _single(headers, b"authorization").partition(" ")
+    return bearer.strip() if scheme.lower() == "bearer" else _single(headers, b"x-api-key")
 
 
 def _for_project(caller: Caller | None, headers: dict[bytes, list[bytes]]) -> Caller | None:

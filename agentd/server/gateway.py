@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint for every catalog model and alias.
+"""OpenAI's API for every catalog model and alias, and Anthropic's where a model's endpoint has it.
 
 Only the wire: which model answers, what it may cost and whether it may be asked is the kernel's
 decision. Fields that are not known here are passed on as they came.
@@ -9,21 +9,24 @@ from __future__ import annotations
 import json
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agentd.errors import AgentdError, InputError
+from agentd.errors import AgentdError
 from agentd.ids import new_id
 from agentd.locations import CAPTURE_HEADER
 from agentd.redaction import redact
+from agentd.router.decide import APIS
+from agentd.sdk import Api
 from agentd.server.api import body_of, streamed
 from agentd.server.auth import caller_of, require
-from agentd.server.ports import Kernel
-from agentd.server.wire import dump, status_of
+from agentd.server.ports import Asked, Kernel
+from agentd.server.wire import status_of
 
 __all__ = ["gateway_routes"]
 
@@ -31,72 +34,81 @@ log = logging.getLogger(__name__)
 
 KINDS = {402: "insufficient_quota", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 """OpenAI's words for our statuses."""
+KEY_HEADER = "x-agentd-key"
+"""Requests with the same value are answered by the same model of an alias."""
 
 
 def gateway_routes(kernel: Kernel) -> list[Route]:
-    """``POST /v1/chat/completions``, ``GET /v1/models`` and ``POST /v1/feedback``."""
+    """``POST /v1/chat/completions`` and its like, ``GET /v1/models`` and ``POST /v1/feedback``."""
 
     async def models(request: Request) -> Response:
-        require(caller_of(request.scope, "gateway"), "infer")
+        caller = require(caller_of(request.scope, "gateway"), "infer")
         named = [(model.name, model.kind) for model in kernel.catalog.list()]
         named += [(alias.name, "alias") for alias in kernel.catalog.aliases()]
-        data = [{"id": name, "object": "model", "created": 0, "owned_by": kind} for name, kind in named]
+        data = [
+            {"id": name, "object": "model", "created": 0, "owned_by": kind}
+            for name, kind in named
+            if caller.may_ask(name)
+        ]
         return JSONResponse({"object": "list", "data": data})
 
-    async def chat(request: Request) -> Response:
-        caller = require(caller_of(request.scope, "gateway"), "infer")
-        body = _checked(await body_of(request))
-        request_id, keep = new_id("req"), request.headers.get(CAPTURE_HEADER, "on").lower() == "on"
-        headers = {"x-request-id": request_id}
-        if not body.get("stream"):
-            reply = await kernel.gateway_complete(body, caller, request_id=request_id, keep=keep)
-            return Response(dump(reply), media_type="application/json", headers=headers)
-        chunks = kernel.gateway_stream(body, caller, request_id=request_id, keep=keep)
-        # The status line waits for the first chunk, so that a refusal is an error and not a broken stream.
-        first = await anext(chunks, b"")
-        stream = streamed(_prepend(first, chunks), bytes, _error_event)
-        headers["cache-control"] = "no-cache"
-        return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+    def asking(api: Api) -> Callable[[Request], Awaitable[Response]]:
+        async def ask(request: Request) -> Response:
+            caller = require(caller_of(request.scope, "gateway"), "infer")
+            body = await body_of(request)
+            request_id, keep = new_id("req"), request.headers.get(CAPTURE_HEADER, "on").lower() == "on"
+            key, headers = request.headers.get(KEY_HEADER, ""), {"x-request-id": request_id}
+            if not body.get("stream") or api == "embeddings":
+                reply = await kernel.gateway_complete(
+                    body, caller, request_id=request_id, keep=keep, api=api, key=key
+                )
+                headers["x-agentd-model"] = _ascii(reply["agentd"]["model"])
+                return Response(to_json(reply), media_type="application/json", headers=headers)
+
+            def started(asked: Asked) -> None:
+                headers["x-agentd-model"] = _ascii(asked.model)
+
+            chunks = kernel.gateway_stream(
+                body, caller, request_id=request_id, keep=keep, api=api, key=key, on_start=started
+            )
+            # The status line waits for the first event, so that a refusal is an error and no broken stream.
+            first = await anext(chunks, b"")
+            stream = streamed(_prepend(first, chunks), bytes, lambda error: _error_event(api, error))
+            headers["cache-control"] = "no-cache"
+            return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
+
+        return ask
 
     async def feedback(request: Request) -> Response:
         caller = require(caller_of(request.scope, "gateway"), "infer")
         return JSONResponse(kernel.gateway_feedback(await body_of(request), caller))
 
     return [
-        Route("/v1/models", _in_openai_words(models), methods=["GET"]),
-        Route("/v1/chat/completions", _in_openai_words(chat), methods=["POST"]),
-        Route("/v1/feedback", _in_openai_words(feedback), methods=["POST"]),
+        *(Route(f"/v1/{api}", _in_words(asking(api), api), methods=["POST"]) for api in APIS),
+        Route("/v1/models", _in_words(models), methods=["GET"]),
+        Route("/v1/feedback", _in_words(feedback), methods=["POST"]),
     ]
 
 
-def _checked(body: dict[str, Any]) -> dict[str, Any]:
-    if not isinstance(body.get("model"), str):
-        raise InputError("'model' must name a model or alias", hint="GET /v1/models lists them.")
-    if not isinstance(body.get("messages"), list) or not body["messages"]:
-        raise InputError("'messages' must be a list with at least one message")
-    return body
-
-
-async def _prepend(first: bytes, rest: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+async def _prepend(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
     try:
         yield first
         async for chunk in rest:
             yield chunk
     finally:
-        if isinstance(rest, AsyncGenerator):
-            await rest.aclose()
+        await rest.aclose()
 
 
-def _in_openai_words(
-    endpoint: Callable[[Request], Awaitable[Response]],
+def _in_words(
+    endpoint: Callable[[Request], Awaitable[Response]], api: Api | None = None
 ) -> Callable[[Request], Awaitable[Response]]:
-    """Errors in the shape that OpenAI's clients read."""
+    """Errors in the shape that the clients of an API read."""
 
     async def wrapped(request: Request) -> Response:
         try:
             return await endpoint(request)
         except AgentdError as error:
-            return JSONResponse(_error(error), status_code=status_of(error))
+            return JSONResponse(_error(error, api), status_code=status_of(error), headers=_retry_after(error))
         except Exception:
             incident = secrets.token_hex(4)
             log.exception("%s failed, incident %s", request.url.path, incident)
@@ -107,11 +119,31 @@ def _in_openai_words(
     return wrapped
 
 
-def _error(error: AgentdError) -> dict[str, Any]:
+def _error(error: AgentdError, api: Api | None = None) -> dict[str, Any]:
     status = status_of(error)
+    message = redact(str(error))
+    if api == "messages":
+        kind = {404: "not_found_error", 429: "rate_limit_error", 403: "permission_error"}.get(
+            status, "api_error" if status >= 500 else "invalid_request_error"
+        )
+        return {"type": "error", "error": {"type": kind, "message": message}}
     kind = KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    return {"error": {"message": redact(str(error)), "type": kind, "param": None, "code": error.code}}
+    return {"error": {"message": message, "type": kind, "param": None, "code": error.code}}
 
 
-def _error_event(error: AgentdError) -> bytes:
-    return b"data: " + json.dumps(_error(error)).encode() + b"\n\n"
+def _error_event(api: Api, error: AgentdError) -> bytes:
+    """How a stream ends that cannot go on."""
+    told = _error(error, api)
+    if api == "responses":
+        told = {"type": "error", **told["error"]}
+    name = b"event: error\n" if api in ("responses", "messages") else b""
+    return name + b"data: " + json.dumps(told).encode() + b"\n\n"
+
+
+def _retry_after(error: AgentdError) -> dict[str, str]:
+    seconds: float | None = getattr(error, "retry_after_s", None)
+    return {} if seconds is None else {"retry-after": str(max(1, round(seconds)))}
+
+
+def _ascii(name: str) -> str:
+    return name.encode("ascii", "replace").decode()

@@ -7,7 +7,7 @@ Reads are plain methods; what may wait or change something is a coroutine.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,6 +18,7 @@ from agentd.config import Capture
 from agentd.policy.approvals import Question
 from agentd.policy.callers import Caller
 from agentd.policy.credentials import Wanted
+from agentd.router.dispatch import Asked
 from agentd.signals import Changes
 from agentd.store.requests import RequestRow
 from agentd.store.tokens import Role
@@ -224,15 +225,37 @@ class Kernel(Protocol):
         ...
 
     async def gateway_complete(
-        self, body: dict[str, Any], caller: Caller, *, request_id: str = "", keep: bool = True
+        self,
+        body: dict[str, Any],
+        caller: Caller,
+        *,
+        request_id: str = "",
+        keep: bool = True,
+        api: sdk.Api = "chat/completions",
+        key: str = "",
     ) -> dict[str, Any]:
-        """Answer one OpenAI chat request; its texts are never kept without `keep`. Raises `AgentdError`."""
+        """Answer one request; its texts are never kept without `keep`. Raises `AgentdError`.
+
+        The same `key` is answered by the same model of an alias.
+        """
         ...
 
     def gateway_stream(
-        self, body: dict[str, Any], caller: Caller, *, request_id: str = "", keep: bool = True
-    ) -> AsyncIterator[bytes]:
+        self,
+        body: dict[str, Any],
+        caller: Caller,
+        *,
+        request_id: str = "",
+        keep: bool = True,
+        api: sdk.Api = "chat/completions",
+        key: str = "",
+        on_start: Callable[[Asked], None] = ...,
+    ) -> AsyncGenerator[bytes]:
         """The same as server-sent events, as they go over the wire. May raise before the first chunk."""
+        ...
+
+    def gateway_explain(self, body: dict[str, Any], *, api: sdk.Api = "chat/completions") -> dict[str, Any]:
+        """Whom a request would be sent to, and why; nothing is sent."""
         ...
 
     def gateway_feedback(self, said: dict[str, Any], caller: Caller) -> dict[str, Any]:

@@ -25,8 +25,15 @@ class CatalogTable:
 
     def aliases(self) -> list[Alias]:
         rows = self._store.rows("SELECT * FROM aliases ORDER BY name")
-        return [Alias(name=r["name"], weights=loads(r["weights"]), reason=r["reason"]) for r in rows]
+        return [
+            Alias(**loads(r["choosing"]), name=r["name"], weights=loads(r["weights"]), reason=r["reason"])
+            for r in rows
+        ]
 
     def set_alias(self, alias: Alias) -> None:
-        row = {"name": alias.name, "weights": alias.weights, "reason": alias.reason, "at": self._store.now()}
+        choosing = alias.model_dump(mode="json", exclude={"name", "weights", "reason"}, exclude_defaults=True)
+        row = {
+            "name": alias.name, "weights": alias.weights, "reason": alias.reason, "choosing": choosing,
+            "at": self._store.now(),
+        }  # fmt: skip
         self._store.insert("aliases", row, replace=True)

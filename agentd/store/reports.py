@@ -14,6 +14,7 @@ class ReportTable:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._newest: dict[tuple[str, str], Report | None] = {}
 
     def save(self, report: Report) -> Report:
         row = {
@@ -25,7 +26,18 @@ class ReportTable:
             "at": self._store.now(),
         }
         self._store.insert("reports", row, replace=True)
+        self._newest.clear()
         return report
+
+    def newest(self, model: str, suite: str) -> Report | None:
+        """The last of a model on a suite; read once, since requests are routed by it."""
+        if (model, suite) not in self._newest:
+            row = self._store.row(
+                "SELECT report FROM reports WHERE model = ? AND suite = ? ORDER BY at DESC LIMIT 1",
+                [model, suite],
+            )
+            self._newest[model, suite] = Report(**loads(row["report"])) if row else None
+        return self._newest[model, suite]
 
     def get(self, ref: str) -> Report:
         """By id, or the newest as ``model@suite`` (or a label). Raises `NotFound`."""

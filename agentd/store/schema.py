@@ -372,3 +372,15 @@ def requests_of_projects(db: Database) -> None:
 def answers_in_clients(db: Database) -> None:
     """A question says whether an answer given in the asking client counts."""
     db.conn.execute("ALTER TABLE approvals ADD COLUMN client_may_answer INTEGER NOT NULL DEFAULT 0")
+
+
+@migration
+def routes(db: Database) -> None:
+    """A request says how it came to its answer; an alias, how it chooses; a token, what it is good for."""
+    for statement in (
+        "ALTER TABLE requests ADD COLUMN trace TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE aliases ADD COLUMN choosing TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE tokens ADD COLUMN models TEXT NOT NULL DEFAULT '[]'",
+        "ALTER TABLE tokens ADD COLUMN per_minute INTEGER",
+    ):
+        db.conn.execute(statement)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from agentd.ids import new_id
-from agentd.store.database import Store
+from agentd.store.database import Row, Store, loads
 
 __all__ = ["Role", "TokenRow", "TokenTable"]
+
+MOST_KNOWN = 10_000
 
 Role = Literal["infer", "view", "operate", "approve", "admin"]
 
@@ -36,11 +38,14 @@ class TokenRow(BaseModel):
     allowance: int | None
     created_by: str
     used_at: float | None
+    models: tuple[str, ...] = ()
+    per_minute: int | None = None
 
 
 class TokenTable:
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._known: dict[str, TokenRow] = {}
 
     def create(
         self,
@@ -54,11 +59,13 @@ class TokenTable:
         allowance: int | None = None,
         is_person: bool = False,
         created_by: str = "daemon",
+        models: Sequence[str] = (),
+        per_minute: int | None = None,
     ) -> str:
         """Make a token for `principal`; the text is returned once and never stored.
 
         It works for `project` alone if one is named; what it spends is `charged` to another principal, up
-        to `allowance` in micro-USD.
+        to `allowance` in micro-USD. `models` and `per_minute` limit what it may ask of the gateway.
         """
         token = f"agentd_{secrets.token_urlsafe(32)}"
         now = self._store.now()
@@ -76,27 +83,37 @@ class TokenTable:
             allowance=allowance,
             created_by=created_by,
             used_at=None,
+            models=tuple(models),
+            per_minute=per_minute,
         )
         self._store.insert("tokens", {**row.model_dump(), "hash": row.hash})
         return token
 
     def find(self, token: str) -> TokenRow | None:
-        """The row of a token that is known and has not expired."""
-        row = self._store.row("SELECT * FROM tokens WHERE hash = ?", [_hash(token)])
-        if row is None or (row["expires_at"] is not None and row["expires_at"] <= self._store.now()):
-            return None
-        return TokenRow(**row)
+        """The row of a token that is known and has not expired.
+
+        What was found is remembered: only this table's own methods make a token worthless.
+        """
+        hash_ = _hash(token)
+        if (found := self._known.get(hash_)) is None:
+            row = self._store.row("SELECT * FROM tokens WHERE hash = ?", [hash_])
+            if row is None:
+                return None
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            found = self._known[hash_] = _row(row)
+        return None if found.expires_at is not None and found.expires_at <= self._store.now() else found
 
     def get(self, token_id: str) -> TokenRow | None:
         row = self._store.row("SELECT * FROM tokens WHERE id = ?", [token_id])
-        return TokenRow(**row) if row else None
+        return _row(row) if row else None
 
     def list(self) -> list[TokenRow]:
         """Newest first, expired ones too; without those of jobs, which come and go with them."""
         rows = self._store.rows(
             "SELECT * FROM tokens WHERE principal NOT LIKE 'job:%' ORDER BY created_at DESC, rowid DESC"
         )
-        return [TokenRow(**row) for row in rows]
+        return [_row(row) for row in rows]
 
     def note_uses(self, uses: Mapping[str, float]) -> None:
         """Keep when tokens were last used, by their ids."""
@@ -106,10 +123,16 @@ class TokenTable:
 
     def remove(self, token_id: str) -> bool:
         """Make one worthless, from its next use on."""
+        self._known.clear()
         return bool(self._store.change("DELETE FROM tokens WHERE id = ?", [token_id]))
 
     def revoke(self, *, note: str) -> int:
+        self._known.clear()
         return self._store.change("DELETE FROM tokens WHERE note = ?", [note])
+
+
+def _row(row: Row) -> TokenRow:
+    return TokenRow(**{**row, "models": loads(row["models"])})
 
 
 def _hash(token: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,9 +56,9 @@ def test_an_empty_catalog_says_how_to_get_a_model(store: Store) -> None:
 def test_an_alias_moves_and_the_journal_remembers_from_where(catalog: Catalog, store: Store) -> None:
     catalog.set_alias(Alias(name="support", weights={"big": 1}, reason="first"))
     catalog.set_alias(Alias(name="support", weights={"tuned": 1}, reason="not worse"))
-    model, why = catalog.resolve("support")
-    assert model.name == "tuned"
-    assert why == "alias 'support' points at 'tuned' (not worse)"
+    alias = catalog.alias("support")
+    assert alias is not None
+    assert (alias.weights, alias.reason) == ({"tuned": 1}, "not worse")
     assert Journal(store).tail(1)[0].data["before"] == {"big": 1}
 
 
@@ -85,8 +84,33 @@ def test_a_name_is_a_model_or_an_alias_never_both(catalog: Catalog) -> None:
         catalog.set_alias(Alias(name="small", weights={"big": 1}))
 
 
-def test_shares_are_kept(catalog: Catalog) -> None:
-    catalog.set_alias(Alias(name="support", weights={"big": 3, "tuned": 1}))
-    drawn = Counter(catalog.resolve("support", draw=n / 100)[0].name for n in range(100))
-    assert drawn == {"big": 75, "tuned": 25}
-    assert "with weight 25%" in catalog.resolve("support", draw=0.99)[1]
+def test_an_alias_keeps_how_it_chooses(catalog: Catalog, store: Store) -> None:
+    wanted = Alias(
+        name="support",
+        weights={"big": 3, "tuned": 1},
+        fallbacks=("small",),
+        choose="cheapest",
+        good_enough=0.8,
+        suites={"*": "tickets"},
+        shadow={"small": 0.1},
+        cache_s=60,
+    )
+    catalog.set_alias(wanted)
+    assert Catalog(CatalogTable(store), Journal(store), [BIG]).alias("support") == wanted
+
+
+def test_an_alias_of_the_config_file_wins_and_stays(store: Store) -> None:
+    configured = Alias(name="support", weights={"big": 1})
+    catalog = Catalog(CatalogTable(store), Journal(store), [BIG], [configured])
+    assert catalog.aliases() == [configured]
+    with pytest.raises(InputError, match="'support' is defined in the config file"):
+        catalog.set_alias(Alias(name="support", weights={"big": 2}))
+
+
+def test_an_alias_that_cannot_be_meant_is_refused(catalog: Catalog) -> None:
+    with pytest.raises(InputError, match="on which suite"):
+        catalog.set_alias(Alias(name="a", weights={"big": 1}, choose="cheapest", good_enough=0.9))
+    with pytest.raises(InputError, match="above 0 and at most 1"):
+        catalog.set_alias(Alias(name="a", weights={"big": 1}, shadow={"small": 2}))
+    with pytest.raises(InputError, match=r"agentd\.toml calls both"):
+        Catalog(catalog._table, catalog._journal, [BIG], [Alias(name="big", weights={"small": 1})])

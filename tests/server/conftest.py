@@ -21,7 +21,8 @@ from agentd import sdk
 from agentd.config import Capture
 from agentd.errors import Conflict, InputError, NotFound, OverBudget, Unauthorized
 from agentd.plugins import Plugins
-from agentd.sdk import Alias, Context, JobView, Model, Report, Tool, tool
+from agentd.router.dispatch import Asked, checked
+from agentd.sdk import Alias, Api, Context, JobView, Model, Report, Tool, tool
 from agentd.server.app import bind, http_server
 from agentd.server.auth import Gate
 from agentd.server.mcp import mcp_server
@@ -487,22 +488,47 @@ class FakeKernel:
         return None
 
     async def gateway_complete(
-        self, body: dict[str, Any], caller: Caller, *, request_id: str = "", keep: bool = True
+        self,
+        body: dict[str, Any],
+        caller: Caller,
+        *,
+        request_id: str = "",
+        keep: bool = True,
+        api: Api = "chat/completions",
+        key: str = "",
     ) -> dict[str, Any]:
+        checked(api, body)
         if body["model"] == "dear":
             raise OverBudget("No room for it")
         message = {"role": "assistant", "content": f"{caller.surface} {body['model']}"}
-        return {"object": "chat.completion", "choices": [{"index": 0, "message": message}], "sent": body}
+        return {
+            "object": "chat.completion",
+            "choices": [{"index": 0, "message": message}],
+            "sent": body,
+            "agentd": {"request_id": request_id, "model": body["model"], "why": "it was asked for"},
+        }
 
     async def gateway_stream(
-        self, body: dict[str, Any], caller: Caller, *, request_id: str = "", keep: bool = True
-    ) -> AsyncIterator[bytes]:
+        self,
+        body: dict[str, Any],
+        caller: Caller,
+        *,
+        request_id: str = "",
+        keep: bool = True,
+        api: Api = "chat/completions",
+        key: str = "",
+        on_start: Callable[[Asked], None] = lambda asked: None,
+    ) -> AsyncGenerator[bytes]:
+        checked(api, body)
         if body["model"] == "dear":
             raise OverBudget("No room for it")
         yield b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
         if body["model"] == "brittle":
             raise OverBudget("It ran out")
         yield b"data: [DONE]\n\n"
+
+    def gateway_explain(self, body: dict[str, Any], *, api: Api = "chat/completions") -> dict[str, Any]:
+        return {"asked": checked(api, body), "order": [], "passed": {}}
 
     def gateway_feedback(self, said: dict[str, Any], caller: Caller) -> dict[str, Any]:
         raise NotFound("request", str(said.get("request_id")))
