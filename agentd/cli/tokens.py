@@ -70,6 +70,8 @@ def create(
         f"{made['id']} for {made['principal']}, role {made['role']}, {until}; it is not shown again."
     )
     show.errors.print(f"To use it: export AGENTD_URL={client.url} AGENTD_TOKEN=…")
+    if made["is_person"] and made["role"] in ("approve", "admin"):
+        show.errors.print(f"Or paste it in a browser: {client.url}/login")
     if made["is_person"] and not made["counts_as"]:
         show.errors.print(
             f"agentd.toml does not say who {made['principal']!r} is: rules that want two people will not"

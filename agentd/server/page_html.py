@@ -151,11 +151,13 @@ def _item(question: Mapping[str, Any]) -> str:
 
 def _outcome(question: Mapping[str, Any], job: JobView) -> str:
     who, why = question["decided_by"], question["reason"]
+    late = question["state"] == "expired" and why == question["facts"].get("why", "")  # nothing else was said
+    why = "" if late else why
     words = {
         "approved": f"Approved by {who}",
         "consumed": f"Approved by {who}",
         "denied": f"Denied by {who}",
-        "expired": "Nobody answered in time" if not why else "It does not stand any more",
+        "expired": "Nobody answered in time" if late else "It does not stand any more",
     }[question["state"]]
     told_ = _text(f"{words}: {redact(why)}" if why else f"{words}.")
     again = job.approval

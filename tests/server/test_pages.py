@@ -8,10 +8,12 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from agentd.config import Config, ServerConfig
 from agentd.daemon import Daemon
@@ -513,6 +515,57 @@ async def test_a_session_whose_token_is_revoked_answers_nothing(site: Site) -> N
     site.daemon.store.change("DELETE FROM tokens WHERE principal = 'user:bob'", [])
     assert (await browser.post(path, fields)).status_code == 401
     assert site.state(job) == "waiting_approval"
+
+
+async def test_an_answer_that_comes_after_the_question_expired_is_told_so(site: Site) -> None:
+    job, browser = await site.waiting(), await site.browser("bob")
+    path = f"/approve/{job.approval}"
+    fields = Form((await browser.get(path)).text).to(path) | {"verdict": "approve"}
+    site.daemon.store.change("UPDATE approvals SET expires_at = 1 WHERE id = ?", [job.approval])
+    late = await browser.post(path, fields)
+    assert (late.status_code, "is already expired" in late.text) == (409, True)
+    site.daemon.approvals.expire()
+    page = (await browser.get(path)).text
+    assert "Nobody answered in time" in page
+    assert ">Approve<" not in page
+
+
+async def test_what_was_changed_since_it_was_asked_is_told_on_the_page(site: Site) -> None:
+    job, browser = await site.waiting(text="as asked"), await site.browser("bob")
+    site.daemon.store.change(
+        "UPDATE jobs SET launch = json_set(launch, '$.spec.text', 'another') WHERE id = ?", [job.id]
+    )
+    await browser.answer(str(job.approval), "approve")
+    assert (await site.daemon.jobs.settled(job.id)).state == "failed"
+    page = (await browser.get(f"/approve/{job.approval}")).text
+    assert "is not started: the parameter &#x27;text&#x27; was changed since" in page
+
+
+async def test_a_question_that_was_asked_again_leads_to_the_new_one(
+    boot: Boot, open_site: Any, agent: Caller, tmp_path: Path
+) -> None:
+    first: Daemon = await boot(policy="asking", prices=prices(tmp_path, 36))
+    job = await first.calls.call("work", {}, agent)
+    assert isinstance(job, JobView)
+    await boot.stop(first)
+    site = await open_site(prices=prices(tmp_path, 72))
+    async for view in site.daemon.jobs.follow(job.id):
+        if view.approval != job.approval and view.state == "waiting_approval":
+            break
+    browser = await site.browser("bob")
+    page = (await browser.get(f"/approve/{job.approval}")).text
+    assert "It does not stand any more: it may cost $1.20 now, up from $0.60" in page
+    assert f"asked again: <a href='/approve/{view.approval}'>" in page
+    assert "asked again" in (await browser.get(f"/approve/{view.approval}")).text
+
+
+def prices(folder: Path, usd_per_hour: float) -> str:
+    """A price table in which every machine costs that much."""
+    path = folder / f"prices-{usd_per_hour}.yaml"
+    price = {"usd_per_hour": usd_per_hour, "source": "made up"}
+    table = {"as_of": "2026-11-01", "compute": dict.fromkeys(("cpu", "cuda", "rocm"), price)}
+    path.write_text(yaml.safe_dump(table), encoding="utf-8")
+    return str(path)
 
 
 # --- where it is ------------------------------------------------------------------------------
