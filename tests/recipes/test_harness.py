@@ -27,6 +27,14 @@ MMLU_PRO = [
     }
     for n, category in enumerate(["math", "law", "math", "health"])
 ]
+GPQA = [
+    {
+        "Question": f"What is {n} + 1?",
+        "Correct Answer": "the next number",
+        **{f"Incorrect Answer {k}": f"{k} less" for k in (1, 2, 3)},
+    }
+    for n in range(10, 14)
+]
 # A stand-in for the model: what it would generate is decided here, what is asked and scored is the harness's.
 PROGRAM = """
 import importlib.util, json, sys
@@ -41,7 +49,11 @@ class Fixed(LM):
     def generate_until(self, requests):
         asked.extend(request.args[0] for request in requests)
         return [sys.argv[3]] * len(requests)
-    def loglikelihood(self, requests): ...
+    def loglikelihood(self, requests):
+        # It prefers the letter under which the text stands that it is to say.
+        asked.extend(request.args[0] for request in requests)
+        chosen = [f"{letter.strip()} {sys.argv[3]}" in text for text, letter in (r.args for r in requests)]
+        return [(0.0, True) if each else (-1.0, False) for each in chosen]
     def loglikelihood_rolling(self, requests): ...
 given = recipe.Recipe.read(recipe.Path(sys.argv[2]))
 manager = recipe.task_manager(given)
@@ -108,3 +120,14 @@ def test_mmlu_pro_is_scored_by_subject_and_as_a_whole(harness: Callable[..., Any
     assert told["mmlu_pro"]["value"] == 1.0
     assert told["mmlu_pro"]["n"] == len(rows)
     assert "B. 2" in told["asked"][0] or "B. 1" in told["asked"][0]
+
+
+@pytest.mark.parametrize(("says", "score"), [("the next number", 1.0), ("1", 0.0)])
+def test_gpqa_is_asked_and_scored_on_rows_with_its_fields(
+    harness: Callable[..., Any], tmp_path: Path, says: str, score: float
+) -> None:
+    path = lines(tmp_path / "data/train.jsonl", GPQA)
+    told = harness("gpqa_main_zeroshot", says, path, num_fewshot=0)
+    assert told["gpqa_main_zeroshot"]["n"] == len(GPQA)
+    assert all("Choices:" in prompt and "(D)" in prompt for prompt in told["asked"])
+    assert told["gpqa_main_zeroshot"]["value"] == score
