@@ -164,7 +164,7 @@ def _recipe(rows: Path, asked: Asked) -> float:
         "concurrency": CONCURRENCY,
     }
     (rows.parent / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
-    recipe = bundled_root() / "tools/recipes/evaluate.py"
+    recipe = bundled_root() / "tools/recipes/evaluate"
     command = [sys.executable, "-P", str(recipe), str(rows.parent / "spec.json"), str(rows.parent)]
     _ended(command, asked)
     result = json.loads((rows.parent / "result.json").read_text(encoding="utf-8"))

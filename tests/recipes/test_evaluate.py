@@ -1,4 +1,4 @@
-"""tools/recipes/evaluate.py against a real HTTP server on loopback that speaks the chat protocol."""
+"""tools/recipes/evaluate against a real HTTP server on loopback that speaks the chat protocol."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-RECIPE = Path(__file__).parents[2] / "tools/recipes/evaluate.py"
+RECIPE = Path(__file__).parents[2] / "tools/recipes/evaluate"
 Reply = tuple[int, Any]
 ROWS = [{"id": f"r{n}", "input": f"say {n}", "expected": str(n), "lang": "en"} for n in range(6)]
 
