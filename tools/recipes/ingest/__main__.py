@@ -1,0 +1,206 @@
+# /// script
+# requires-python = ">=3.11"
+# dependencies = [
+#   "markdown-it-py==4.3.0",
+#   "pypdfium2==5.15.2",
+#   "selectolax==1.0.2",
+# ]
+# ///
+"""Parse a folder of documents, cut it into chunks and hand them to the retriever.
+
+    python -P ingest SPEC OUT
+
+The spec:
+
+    inputs.documents    file or folder that is read
+    root                what that path is called in citations (default: inputs.documents)
+    glob                only paths under the folder that match, such as "**/*.md" (default: all)
+    collection          name of the index
+    words, overlap      longest chunk and overlap of neighbours, in words (default 200 and 30)
+    services.retriever  {"url", "token_env"} of serve_retriever
+
+The result: ``{collection, documents, chunks, added, updated, removed, unchanged, skipped: [{path, why}],
+seconds, documents_per_s}``; `documents` and `chunks` count what the collection holds afterwards.
+
+Every chunk is a range of a *canonical text*, in UTF-8 bytes. For Markdown, plain text and source code
+that is the file itself, byte for byte; for HTML and PDF it is the extracted text, which the retriever
+keeps. A document whose digest the retriever knows is not parsed again; one that is gone is removed.
+A document that cannot be read is named in `skipped`, and the rest goes on.
+
+Not covered: text in pictures (run an OCR program first), office formats, a chunk across PDF pages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chunks import chunks_of
+from failures import Refused, Unreadable
+from files import find_files
+from parsers import parser_of
+from retriever import Retriever
+
+FORMAT = "1"  # part of every document's digest: raise it when parsing or chunking changes
+BATCH_CHUNKS = 48
+BATCH_CHARS = 2_000_000
+
+
+@dataclass(slots=True)
+class Ingest:
+    """One pass over the documents of one root into one collection."""
+
+    retriever: Retriever
+    collection: str
+    root: Path
+    words: int
+    overlap: int
+    batch: list[dict[str, Any]] = field(default_factory=list)
+    keep: list[str] = field(default_factory=list)
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=lambda: {"added": 0, "updated": 0, "unchanged": 0})
+    progress: Callable[[int], None] = lambda done: None
+
+    def run(self, base: Path, found: Sequence[tuple[Path, str]]) -> dict[str, Any]:
+        scope = {"collection": self.collection, "root": str(self.root)}
+        known: dict[str, str] = self.retriever.post("/documents", scope)["documents"]
+        for done, (path, why) in enumerate(found):
+            self.progress(done)
+            name = str(self.root / path.relative_to(base) if path != base else self.root)
+            try:
+                if why:
+                    raise Unreadable(why)
+                self.take(path, name, known)
+            except (Unreadable, OSError) as error:
+                self.skipped.append({"path": name, "why": str(error)})
+        self.flush()
+        self.progress(len(found))
+        return self.retriever.post("/finish", {**scope, "keep": self.keep})
+
+    def take(self, path: Path, name: str, known: dict[str, str]) -> None:
+        data = path.read_bytes()
+        digest = hashlib.sha256(f"{FORMAT}:{self.words}:{self.overlap}:".encode() + data).hexdigest()
+        if known.get(name) == digest:
+            self.keep.append(name)
+            self.counts["unchanged"] += 1
+            return
+        parsed = parser_of(path)(data)
+        chunks = chunks_of(parsed, self.words, self.overlap)
+        if not chunks:
+            raise Unreadable("the document has no text")
+        self.keep.append(name)
+        self.batch.append(
+            {
+                "document": name,
+                "digest": digest,
+                "title": parsed.title or path.stem,
+                "text": parsed.text,
+                "own_text": parsed.own_text,
+                "chunks": [
+                    {"start": c.start, "end": c.end, "heading": list(c.heading), "page": c.page}
+                    for c in chunks
+                ],
+            }
+        )
+        chars = sum(len(document["text"]) for document in self.batch)
+        if sum(len(document["chunks"]) for document in self.batch) >= BATCH_CHUNKS or chars >= BATCH_CHARS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Add the batch at once; long documents are embedded piece by piece first: no request takes long."""
+        for document in self.batch:
+            pieces = document["chunks"]
+            for at in range(0, len(pieces) - BATCH_CHUNKS, BATCH_CHUNKS):
+                part = slice_of(document, pieces[at : at + BATCH_CHUNKS])
+                self.retriever.post("/embed", {"collection": self.collection, "documents": [part]})
+        if self.batch:
+            body = {"collection": self.collection, "root": str(self.root), "documents": self.batch}
+            answer = self.retriever.post("/add", body)
+            for key in self.counts:
+                self.counts[key] += int(answer.get(key, 0))
+        self.batch = []
+
+
+def slice_of(document: dict[str, Any], pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The part of a document that holds these chunks, with their offsets moved."""
+    first, last = pieces[0]["start"], max(piece["end"] for piece in pieces)
+    text = document["text"].encode()[first:last].decode()
+    moved = [{**piece, "start": piece["start"] - first, "end": piece["end"] - first} for piece in pieces]
+    return {**document, "text": text, "chunks": moved}
+
+
+def event(kind: str, **values: Any) -> None:
+    print(json.dumps({"event": kind, **values}), flush=True)
+
+
+def reporter(total: int) -> Callable[[int], None]:
+    """Progress events, at most two a second."""
+    began, told = time.monotonic(), 0.0
+
+    def progress(done: int) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if done < total and now - told < 0.5:
+            return
+        told, rate = now, done / max(now - began, 1e-3)
+        left = (total - done) / rate if done else None
+        event(
+            "progress",
+            done=done,
+            total=total,
+            unit="documents",
+            seconds_left=left,
+            documents_per_s=round(rate, 2),
+        )
+
+    return progress
+
+
+def ingest(spec: dict[str, Any]) -> dict[str, Any]:
+    began = time.monotonic()
+    base = Path(spec["inputs"]["documents"])
+    root = Path(spec.get("root") or base)
+    words, overlap = int(spec.get("words", 200)), int(spec.get("overlap", 30))
+    if not 0 <= overlap < words:
+        raise Refused(f"overlap {overlap} must be smaller than words {words}")
+    found = list(find_files(base, spec.get("glob", "")))
+    if not any(not why for _, why in found):
+        raise Refused(f"No document under {root}", "name a folder with Markdown, HTML, text or PDF files")
+    service = spec["services"]["retriever"]
+    retriever = Retriever(service["url"], os.environ.get(service["token_env"], ""))
+    job = Ingest(retriever, spec["collection"], root, words, overlap, progress=reporter(len(found)))
+    finished = job.run(base, found)
+    seconds = time.monotonic() - began
+    return {
+        "collection": spec["collection"],
+        "documents": finished["documents"],
+        "chunks": finished["chunks"],
+        **job.counts,
+        "removed": finished["removed"],
+        "skipped": job.skipped,
+        "seconds": round(seconds, 3),
+        "documents_per_s": round(len(found) / seconds, 2),
+    }
+
+
+def main(spec_path: str, out: str) -> int:
+    try:
+        result = ingest(json.loads(Path(spec_path).read_text(encoding="utf-8")))
+    except Refused as error:
+        event("error", message=error.message, hint=error.hint)
+        return 2
+    partial = Path(out, "result.json.tmp")
+    partial.write_text(json.dumps(result, ensure_ascii=False, indent=1), encoding="utf-8")
+    partial.replace(Path(out, "result.json"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,26 @@
+"""Which parser reads which file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from canonical import Parsed
+from html_text import parse_html
+from pdf_text import parse_pdf
+from plain_text import parse_lines, parse_markdown, parse_text
+
+MARKDOWN = frozenset({".md", ".markdown", ".mdx"})
+HTML = frozenset({".html", ".htm", ".xhtml"})
+LINES = frozenset({".jsonl", ".ndjson", ".csv", ".tsv", ".log"})
+
+
+def parser_of(path: Path) -> Callable[[bytes], Parsed]:
+    suffix = path.suffix.lower()
+    if suffix == ".pdf":
+        return parse_pdf
+    if suffix in MARKDOWN:
+        return parse_markdown
+    if suffix in HTML:
+        return parse_html
+    return parse_lines if suffix in LINES else parse_text
