@@ -309,6 +309,12 @@ class Daemon:
             body, caller, request_id=request_id, keep=keep, api=api, key=key, on_start=on_start
         )
 
+    def gateway_metrics(self) -> bytes:
+        return self._dispatch.metrics.text()
+
+    def gateway_health(self) -> dict[str, dict[str, Any]]:
+        return self._dispatch.health()
+
     def gateway_explain(self, body: dict[str, Any], *, api: Api = "chat/completions") -> dict[str, Any]:
         return self._dispatch.explain(body, api=api)
 

@@ -1,4 +1,4 @@
-"""Reading what there is: ``models``, ``reports``, ``why``."""
+"""Reading what there is: ``models``, ``reports``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import click
 from agentd.cli import show
 from agentd.cli.client import connect
 
-__all__ = ["models", "reports", "why"]
+__all__ = ["models", "reports"]
 
 
 @click.command()
@@ -18,7 +18,8 @@ def models(json_: bool) -> None:
     \b
     Example: agentd models
     """
-    answer = connect().call("list_models", {})
+    client = connect()
+    answer = client.call("list_models", {})
     if json_:
         show.as_json(answer)
         return
@@ -38,12 +39,16 @@ def models(json_: bool) -> None:
         rows,
         empty="No models yet: agentd call get_model source=smollm2-135m",
     )
+    resting = {n: h for n, h in client.get("/api/models")["health"].items() if h["rests_s"]}
+    for name, health in resting.items():
+        show.console.print(f"[yellow]{show.escape(name)} rests[/]: {show.escape(health['problem'])}")
     for alias in answer["aliases"]:
         weights = ", ".join(
             f"{m} ({w:g})" if len(alias["weights"]) > 1 else m for m, w in alias["weights"].items()
         )
+        then = f", then {show.escape(', '.join(alias['fallbacks']))}" if alias.get("fallbacks") else ""
         show.console.print(
-            f"[bold]{show.escape(alias['name'])}[/] → {show.escape(weights)}  "
+            f"[bold]{show.escape(alias['name'])}[/] → {show.escape(weights)}{then}  "
             f"[dim]{show.escape(alias['reason'])}[/]"
         )
 
@@ -82,44 +87,3 @@ def reports(ref: str | None, json_: bool) -> None:
     )
     if ref:
         show.facts({"rows": listed[0]["rows"]})
-
-
-@click.command()
-@click.argument("request_id", metavar="[REQUEST]", required=False)
-@click.option("--json", "json_", is_flag=True, help="Print as JSON.")
-def why(request_id: str | None, json_: bool) -> None:
-    """Explain an answered request: which model, why that one, what it cost.
-
-    Without an id, lists the last requests.
-
-    \b
-    Example: agentd why req-1m8…
-    """
-    client = connect()
-    if request_id:
-        row = client.get(f"/api/requests/{request_id}")
-        show.as_json(row) if json_ else show.facts(
-            {**row, "micro_usd": show.money(row["micro_usd"]), "at": show.ago(row["at"])}
-        )
-        return
-    listed = client.get("/api/requests")
-    if json_:
-        show.as_json(listed)
-        return
-    rows = [
-        (
-            r["id"],
-            r["asked"],
-            r["model"],
-            r["status"],
-            r["input_tokens"],
-            r["output_tokens"],
-            show.money(r["micro_usd"]),
-        )
-        for r in listed
-    ]
-    show.table(
-        ["request", "asked for", "answered by", "status", ">in", ">out", ">cost"],
-        rows,
-        empty="No requests yet.",
-    )

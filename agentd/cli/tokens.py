@@ -38,10 +38,29 @@ def token() -> None:
 )
 @click.option("--expires", metavar="SPAN", help="When it stops working: 12h, 30d. Without it, never.")
 @click.option("--project", default="", help="It works for this project alone, and spends its budget.")
+@click.option(
+    "--models",
+    multiple=True,
+    metavar="NAME",
+    help="It may ask this model or alias; '*' stands for any letters.",
+)
+@click.option(
+    "--per-minute", type=click.IntRange(min=1), help="Requests of models that it may make a minute."
+)
+@click.option("--usd", type=click.FloatRange(min=0), help="What its requests of models may cost in all.")
 @click.option("--note", default="", help="What it is for; it is listed.")
 @click.option("--json", "json_", is_flag=True, help="Print as JSON.")
 def create(
-    person: str, agent: str, role: str, expires: str | None, project: str, note: str, json_: bool
+    person: str,
+    agent: str,
+    role: str,
+    expires: str | None,
+    project: str,
+    models: tuple[str, ...],
+    per_minute: int | None,
+    usd: float | None,
+    note: str,
+    json_: bool,
 ) -> None:
     """Make a token, and print it: this once, since only its hash is kept.
 
@@ -50,6 +69,7 @@ def create(
     \b
     Examples: agentd token create --person alice --role approve --expires 30d
               agentd token create --agent ci --role operate --project nightly --expires 90d > ci-token
+              agentd token create --agent shop --role infer --models support --per-minute 600 --usd 20
     """
     wanted = {
         "person": person,
@@ -58,6 +78,9 @@ def create(
         "project": project,
         "note": note,
         "lifetime_s": None if expires is None else _lifetime(expires),
+        "models": models,
+        "per_minute": per_minute,
+        "micro_usd": None if usd is None else round(usd * 1_000_000),
     }
     client = connect()
     made = client.post("/api/tokens", wanted)
@@ -92,13 +115,14 @@ def list_(json_: bool) -> None:
         show.as_json(listed)
         return
     show.table(
-        ["token", "for", "role", "project", "made by", "made", "expires", "last used", "note"],
+        ["token", "for", "role", "project", "limits", "made by", "made", "expires", "last used", "note"],
         [
             (
                 t["id"],
                 t["principal"],
                 t["role"],
                 t["project"],
+                _limits(t),
                 t["created_by"],
                 show.ago(t["created_at"]),
                 _expiry(t),
@@ -123,6 +147,14 @@ def revoke(token_id: str) -> None:
     """
     gone = connect().post(f"/api/tokens/{token_id}/revoke")
     show.errors.print(f"{gone['id']} of {gone['principal']} is worthless now.")
+
+
+def _limits(listed: dict[str, Any]) -> str:
+    """What it may ask of models, in short."""
+    limits = [", ".join(listed["models"])]
+    limits += [f"{listed['per_minute']} a minute"] if listed["per_minute"] else []
+    limits += [show.money(listed["allowance"])] if listed["allowance"] is not None else []
+    return "; ".join(filter(None, limits))
 
 
 def _lifetime(text: str) -> float:

@@ -20,8 +20,9 @@ class Caller:
     """Who asks. `is_agent` is true for a program acting for the principal, which never approves.
 
     What is spent is booked on `project` and on the principal; what a job spends on whoever is `charged`
-    for it, up to its `allowance` in micro-USD. `token` is the id of what it showed, if it showed one.
-    Through the gateway it may ask `models` that fit these patterns, so many times `per_minute`.
+    for it. A job's requests, or those with a token that has an `allowance`, cost at most that, in micro-USD.
+    `token` is the id of what it showed, if it showed one. Through the gateway it may ask `models` that fit
+    these patterns, so many times `per_minute`.
     """
 
     principal: str
@@ -39,7 +40,9 @@ class Caller:
     @property
     def payer(self) -> Payer:
         if not self.charged:
-            return Payer(self.principal, self.project)
+            return Payer(
+                self.principal, self.project, self.token * (self.allowance is not None), self.allowance
+            )
         return Payer(self.charged, self.project, self.principal.removeprefix("job:"), self.allowance)
 
     def may_ask(self, model: str) -> bool:

@@ -42,6 +42,9 @@ class Wanted(BaseModel, extra="forbid"):
     project: str = ""
     lifetime_s: float | None = None
     note: str = Field(default="", max_length=200)
+    models: tuple[str, ...] = Field(default=(), max_length=100, description="patterns; empty: all of them")
+    per_minute: int | None = Field(default=None, ge=1, le=1_000_000, description="requests of models")
+    micro_usd: int | None = Field(default=None, ge=0, description="what its requests may cost, in all")
 
     @property
     def principal(self) -> str:
@@ -63,6 +66,9 @@ class TokenView(BaseModel):
     expires_at: float | None
     expired: bool
     used_at: float | None
+    models: tuple[str, ...]
+    per_minute: int | None
+    allowance: int | None
 
 
 class NewToken(TokenView):
@@ -137,6 +143,9 @@ class Tokens:
                 project=wanted.project,
                 is_person=bool(wanted.person),
                 created_by=by.principal,
+                models=wanted.models,
+                per_minute=wanted.per_minute,
+                allowance=wanted.micro_usd,
             )
             row = self._table.find(text)
             assert row is not None
@@ -150,6 +159,7 @@ class Tokens:
                 project=row.project,
                 expires_at=row.expires_at,
                 made_with=by.token,
+                **_limits(row),
             )
         return NewToken(**self._seen(row), token=text)
 
@@ -225,6 +235,12 @@ class Tokens:
         write_private(path, self._table.create(principal, role, note, is_person=is_person))
 
 
+def _limits(row: TokenRow) -> dict[str, Any]:
+    """What it may ask of models, where that is limited."""
+    limits = {"models": row.models, "per_minute": row.per_minute, "allowance": row.allowance}
+    return {name: value for name, value in limits.items() if value not in ((), None)}
+
+
 def _check(wanted: Wanted) -> None:
     """Raises `InputError` for a token that makes no sense."""
     if bool(wanted.person) == bool(wanted.agent):
@@ -250,5 +266,10 @@ def _check(wanted: Wanted) -> None:
         )
     if wanted.lifetime_s is not None and not 0 < wanted.lifetime_s <= LONGEST_S:
         raise InputError("A token lives for a while, at most ten years", hint="Write --expires 30d")
+    if wanted.role in ("approve", "admin") and (wanted.models or wanted.per_minute or wanted.micro_usd):
+        raise InputError(
+            f"Limits of models are no limit for a token of role {wanted.role!r}",
+            hint="Give it infer, or operate",
+        )
     if wanted.note in FILES:
         raise InputError(f"The note {wanted.note!r} is that of the token in {FILES[wanted.note]!r}")

@@ -34,6 +34,7 @@ from agentd.router.decide import (
 )
 from agentd.router.health import Fleet
 from agentd.router.metering import Attempt, Metering
+from agentd.router.metrics import Metrics
 from agentd.router.upstream import Stream, Target, Upstream, UpstreamError, key_of
 from agentd.sdk import Alias, Api, ChatResult, Model, ServiceView
 from agentd.store.journal import Journal
@@ -113,6 +114,7 @@ class Dispatch:
         self._upstream, self._answers = Upstream(), Answers()
         self._shadows: set[asyncio.Task[None]] = set()
         self.fleet = Fleet()
+        self.metrics = Metrics(self.fleet)
 
     async def aclose(self) -> None:
         for task in self._shadows:
@@ -262,6 +264,22 @@ class Dispatch:
             "passed": found.passed,
         }
 
+    def health(self) -> dict[str, dict[str, Any]]:
+        """How each model that was asked is doing, since the daemon began."""
+        return {
+            name: {
+                "requests": health.requests,
+                "errors": health.errors,
+                "under_way": health.under_way,
+                "seconds": health.seconds,
+                "first_token_s": health.first_s,
+                "output_tokens": health.out,
+                "rests_s": round(self.fleet.rests(name), 1),
+                "problem": health.problem,
+            }
+            for name, health in self.fleet.all().items()
+        }
+
     # --- deciding ---------------------------------------------------------------------------
 
     def _asked(self, api: Api, body: Mapping[str, Any], caller: Caller, request_id: str, key: str) -> Asked:
@@ -405,23 +423,23 @@ class Dispatch:
 
     def _record(self, asked: Asked, status: str) -> None:
         last = asked.attempts[-1] if asked.attempts else {}
-        self._metering.record(
-            RequestRow(
-                id=asked.id,
-                asked=str(asked.body["model"]),
-                model=asked.model or (asked.route.order[0].model.name if asked.route.order else ""),
-                why=asked.why,
-                principal=asked.caller.principal,
-                project=asked.caller.project,
-                status=status,
-                input_tokens=last.get("input_tokens", 0),
-                output_tokens=last.get("output_tokens", 0),
-                micro_usd=asked.spent,
-                seconds=time.monotonic() - asked.started,
-                at=time.time(),
-                trace=_trace(asked),
-            )
+        row = RequestRow(
+            id=asked.id,
+            asked=str(asked.body["model"]),
+            model=asked.model or (asked.route.order[0].model.name if asked.route.order else ""),
+            why=asked.why,
+            principal=asked.caller.principal,
+            project=asked.caller.project,
+            status=status,
+            input_tokens=last.get("input_tokens", 0),
+            output_tokens=last.get("output_tokens", 0),
+            micro_usd=asked.spent,
+            seconds=time.monotonic() - asked.started,
+            at=time.time(),
+            trace=_trace(asked),
         )
+        self._metering.record(row)
+        self.metrics.count(row)
 
     # --- shadows ----------------------------------------------------------------------------
 

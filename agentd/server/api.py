@@ -25,6 +25,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from agentd.errors import AgentdError, InputError, NotFound
+from agentd.router.decide import APIS
+from agentd.router.metrics import CONTENT_TYPE
 from agentd.server.auth import caller_of, require
 from agentd.server.ports import Caller, Kernel, Role, Seen, Wanted, role_for
 from agentd.server.schema import input_schema
@@ -42,7 +44,7 @@ TurnedAway = Callable[[Request, Caller], None]
 
 
 def api_routes(kernel: Kernel, shutdown: Callable[[], None]) -> list[Route]:
-    """Every route under ``/api``, and ``/health``."""
+    """Every route under ``/api``, ``/metrics`` and ``/health``."""
     api = _Api(kernel, shutdown)
     table: list[tuple[str, str, Role, Endpoint]] = [
         ("GET", "/api/status", "view", api.status),
@@ -69,6 +71,8 @@ def api_routes(kernel: Kernel, shutdown: Callable[[], None]) -> list[Route]:
         ("GET", "/api/artifacts", "view", api.artifacts),
         ("GET", "/api/requests", "view", api.requests),
         ("GET", "/api/requests/{id}", "view", api.request),
+        ("POST", "/api/explain", "view", api.explain),
+        ("GET", "/metrics", "view", api.metrics),
         ("GET", "/api/ledger", "view", api.ledger),
         ("GET", "/api/quotes", "view", api.quotes),
         ("GET", "/api/journal", "view", api.journal),
@@ -260,7 +264,8 @@ class _Api:
 
     async def models(self, request: Request, caller: Caller) -> Response:
         catalog = self._kernel.catalog
-        return _json({"models": catalog.list(), "aliases": catalog.aliases()})
+        health = self._kernel.gateway_health()
+        return _json({"models": catalog.list(), "aliases": catalog.aliases(), "health": health})
 
     async def reports(self, request: Request, caller: Caller) -> Response:
         return _json(self._kernel.reports.list())
@@ -275,7 +280,29 @@ class _Api:
         return _json(self._seen(caller).requests.list(_number(request, "limit", 50)))
 
     async def request(self, request: Request, caller: Caller) -> Response:
-        return _json(self._seen(caller).requests.get(_id(request)))
+        """The record of one, with what its model is and when its alias was last changed."""
+        row = self._seen(caller).requests.get(_id(request))
+        model = next((m for m in self._kernel.catalog.list() if m.name == row.model), None)
+        changes = self._seen(caller).journal.tail(100, subject=row.asked, kind="alias.set")
+        before = [change for change in changes if getattr(change, "at", 0.0) <= row.at]
+        kept = {"kind", "base", "source", "digest", "path", "upstream"}
+        return _json(
+            {
+                **row.model_dump(),
+                "answered_by": model.model_dump(include=kept, exclude_defaults=True) if model else {},
+                "alias_change": max(before, key=lambda change: getattr(change, "at", 0.0), default=None),
+            }
+        )
+
+    async def explain(self, request: Request, caller: Caller) -> Response:
+        """Whom the gateway would ask. The body is that of a request; `api` names its path after /v1/."""
+        api = request.query_params.get("api", "chat/completions")
+        if api not in APIS:
+            raise InputError(f"{api!r} is no path of the gateway", hint=f"One of {', '.join(APIS)}")
+        return _json(self._kernel.gateway_explain(await body_of(request), api=api))
+
+    async def metrics(self, request: Request, caller: Caller) -> Response:
+        return Response(self._kernel.gateway_metrics(), media_type=CONTENT_TYPE)
 
     async def ledger(self, request: Request, caller: Caller) -> Response:
         names = ("principal", "project", "subject", "before")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import re
 import time
 from collections import OrderedDict
@@ -187,8 +188,13 @@ class Guard:
         if caller is None and bearer and self._oauth is not None:
             caller = await self._oauth.check(bearer)
         if not self._is_in_time(scope, session.caller if session else caller):
+            wait_s = 1 if caller is None or caller.per_minute is None else math.ceil(60 / caller.per_minute)
             raise Refusal(
-                429, "too_fast", "Too many requests", "Wait a second.", headers=((b"retry-after", b"1"),)
+                429,
+                "too_fast",
+                "Too many requests",
+                f"Wait {wait_s} s.",
+                headers=((b"retry-after", str(wait_s).encode()),),
             )
         if caller is None and scope["path"] not in self._open and not is_page(scope["path"]):
             raise Refusal(

@@ -254,6 +254,14 @@ class Kernel(Protocol):
         """The same as server-sent events, as they go over the wire. May raise before the first chunk."""
         ...
 
+    def gateway_metrics(self) -> bytes:
+        """Figures in Prometheus' text format."""
+        ...
+
+    def gateway_health(self) -> dict[str, dict[str, Any]]:
+        """How each model that was asked is doing."""
+        ...
+
     def gateway_explain(self, body: dict[str, Any], *, api: sdk.Api = "chat/completions") -> dict[str, Any]:
         """Whom a request would be sent to, and why; nothing is sent."""
         ...

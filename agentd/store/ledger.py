@@ -40,7 +40,7 @@ Period = Literal["day", "month", "life"]
 
 @dataclass(frozen=True, slots=True)
 class Payer:
-    """On whom an amount is booked. The requests of a `job` may cost its `allowance` in all."""
+    """On whom an amount is booked. The requests of a `job`, or a token, cost at most its `allowance`."""
 
     principal: str
     project: str = DEFAULT_PROJECT
@@ -115,7 +115,7 @@ class _Budget:
     def of(self) -> str:
         """``this day's budget``, and whose."""
         if self.scope == "job":
-            return f"what was approved for the requests of {self.name}"
+            return f"what may be spent on the requests of {self.name}"
         whose = "" if self.scope == "everything" else f" of {self.scope} {self.name!r}"
         return f"this {self.period}'s budget{whose}"
 

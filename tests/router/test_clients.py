@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from agentd.config import Budget
 from agentd.daemon import Daemon
+from agentd.policy.credentials import Wanted
 from agentd.sdk import Alias, Model
 from agentd.server.app import bind, http_server
 
@@ -153,3 +154,45 @@ async def test_anthropics_streams(serve: Any) -> None:
             assert await stream.get_final_text() == "hello, message_stop"
         row = daemon.requests.list(1)[0]
         assert (row.status, row.input_tokens, row.output_tokens) == ("ok", 10, 5)
+
+
+async def test_a_key_is_good_for_its_models_its_rate_and_its_money(serve: Any) -> None:
+    async with serve() as (daemon, client, _):
+        owner = daemon.tokens.check((daemon.state_dir / "owner-token").read_text(encoding="ascii").strip())
+
+        def key(**limits: Any) -> Any:
+            wanted = Wanted(agent="shop", role="infer", **limits)
+            return client.with_options(api_key=daemon.tokens.create(wanted, owner).token)
+
+        models = key(models=("supp*",))
+        assert [model.id async for model in models.models.list()] == ["support"]
+        await models.chat.completions.create(model="support", messages=SAID)
+        with pytest.raises(openai.PermissionDeniedError, match="not good for 'fine'"):
+            await models.chat.completions.create(model="fine", messages=SAID)
+        hasty = key(per_minute=2)
+        for _ in range(2):
+            await hasty.chat.completions.create(model="fine", messages=SAID, max_tokens=5)
+        with pytest.raises(openai.RateLimitError) as limited:
+            await hasty.chat.completions.create(model="fine", messages=SAID, max_tokens=5)
+        assert limited.value.response.headers["retry-after"] == "30"
+        poor = key(micro_usd=400)
+        await poor.chat.completions.create(model="fine", messages=SAID, max_tokens=5)
+        tries = (poor.chat.completions.create(model="fine", messages=SAID, max_tokens=5) for _ in range(9))
+        refused = [
+            each
+            for each in await asyncio.gather(*tries, return_exceptions=True)
+            if isinstance(each, Exception)
+        ]
+        assert {(each.status_code, "requests of tok-" in str(each)) for each in refused} == {(402, True)}
+        await client.chat.completions.create(model="fine", messages=SAID, max_tokens=5)
+
+
+async def test_a_revoked_key_is_refused_from_the_next_request_on(serve: Any) -> None:
+    async with serve() as (daemon, client, _):
+        owner = daemon.tokens.check((daemon.state_dir / "owner-token").read_text(encoding="ascii").strip())
+        made = daemon.tokens.create(Wanted(agent="shop", role="infer"), owner)
+        shop = client.with_options(api_key=made.token)
+        await shop.chat.completions.create(model="fine", messages=SAID)
+        daemon.tokens.revoke(made.id, owner)
+        with pytest.raises(openai.AuthenticationError):
+            await shop.chat.completions.create(model="fine", messages=SAID)

@@ -527,6 +527,12 @@ class FakeKernel:
             raise OverBudget("It ran out")
         yield b"data: [DONE]\n\n"
 
+    def gateway_metrics(self) -> bytes:
+        return b"# EOF"
+
+    def gateway_health(self) -> dict[str, dict[str, Any]]:
+        return {}
+
     def gateway_explain(self, body: dict[str, Any], *, api: Api = "chat/completions") -> dict[str, Any]:
         return {"asked": checked(api, body), "order": [], "passed": {}}
 
