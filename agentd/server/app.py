@@ -18,6 +18,7 @@ from agentd.server.api import api_routes, on_agentd_error, on_crash, on_http_err
 from agentd.server.auth import Gate, Guard, Punctual
 from agentd.server.gateway import gateway_routes
 from agentd.server.mcp import McpEndpoint, mcp_server
+from agentd.server.mcp_sessions import key_in
 from agentd.server.oauth import Resource
 from agentd.server.pages import page_routes
 from agentd.server.ports import Kernel
@@ -37,7 +38,7 @@ def create_app(
 
     `shutdown` is what ``/api/shutdown`` calls. The lifespan must be run, once: uvicorn does.
     """
-    mcp = endpoint or McpEndpoint(mcp_server(kernel))
+    mcp = endpoint or McpEndpoint(mcp_server(kernel), key_in(kernel.state_dir))
     sessions = Sessions(kernel.tokens)
 
     @contextlib.asynccontextmanager
@@ -60,10 +61,10 @@ def create_app(
 def routes_of(
     kernel: Kernel, mcp: McpEndpoint, shutdown: Callable[[], None], sessions: Sessions
 ) -> list[Route]:
-    """The route table. ``/mcp`` is POST only: there is no session to stream to or to delete."""
+    """The route table. GET and DELETE of ``/mcp`` are for the few clients that have a session."""
     return [
         *gateway_routes(kernel),  # first: routes are tried in their order, and these are asked most
-        Route("/mcp", mcp, methods=["POST"]),
+        Route("/mcp", mcp, methods=["GET", "POST", "DELETE"]),
         *api_routes(kernel, shutdown),
         *page_routes(kernel, sessions),
     ]
@@ -102,7 +103,7 @@ def http_server(
     def shutdown() -> None:
         server.should_exit = True
 
-    endpoint = endpoint or McpEndpoint(mcp_server(kernel))
+    endpoint = endpoint or McpEndpoint(mcp_server(kernel), key_in(kernel.state_dir))
     config = uvicorn.Config(
         create_app(kernel, gate, shutdown, endpoint, oauth),
         http=Punctual,

@@ -1,6 +1,6 @@
 """The kernel over MCP: one server object for the handshake revisions and for 2026-07-28.
 
-Stateless: nothing lives between two requests, so a restart of the daemon costs no client its session.
+A restart of the daemon costs no client its session: most have none, and the others' are taken up again.
 A call acts for the token's owner but is never a person: deciding approvals is not a tool.
 Answers are plain JSON; a request that asks for progress is streamed.
 """
@@ -20,17 +20,19 @@ from mcp.server.lowlevel import Server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
 from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from agentd.errors import AgentdError, NeedsApproval, NotFound, Unauthorized
 from agentd.sdk import JobView, Tool
 from agentd.server.asker import Asker, Context
 from agentd.server.asking import Asking
-from agentd.server.auth import require
+from agentd.server.auth import caller_of, require
 from agentd.server.completion import Completions
 from agentd.server.holdings import Holdings
 from agentd.server.job_tasks import JobTasks
 from agentd.server.job_text import headline
+from agentd.server.mcp_sessions import McpSessions, declared_in
 from agentd.server.ports import Caller, Kernel, role_for
 from agentd.server.prompts import Prompts
 from agentd.server.resources import Resources
@@ -105,38 +107,60 @@ def mcp_server(kernel: Kernel, caller: Caller | None = None) -> McpServer:
 
 
 class McpEndpoint:
-    """The ASGI app behind ``POST /mcp``, for `mcp_server`'s or another. Enter `run` around its life.
+    """The ASGI app behind ``/mcp``, for `mcp_server`'s or another. Enter `run` around its life.
 
     A body in JSON costs half the time of one in a stream, so the stream is for those who can use it:
     new-era requests (where the SDK itself answers in JSON unless there is something to report, and
-    hanging up cancels) and old-era requests with a progress token.
+    hanging up cancels) and old-era requests with a progress token. Old-era clients that can be asked
+    something have sessions, in which everything is streamed.
     """
 
-    def __init__(self, server: Server[Any]) -> None:
+    def __init__(self, server: Server[Any], key: bytes | None = None) -> None:
+        """`key` signs the ids of sessions; without one they end with this object."""
         self._server = server
         self._json = StreamableHTTPSessionManager(server, stateless=True, json_response=True)
         self._stream = StreamableHTTPSessionManager(server, stateless=True)
+        self._sessions = McpSessions(server, key or secrets.token_bytes(32))
 
     @contextlib.asynccontextmanager
     async def run(self) -> AsyncGenerator[None, None]:
-        async with self._json.run(), self._stream.run():
+        async with self._json.run(), self._stream.run(), self._sessions.run():
             yield
 
     def close_streams(self) -> None:
         """Let clients that listen know that the daemon stops, before it waits for them."""
         if isinstance(self._server, McpServer):
             self._server.watching.close()
+        self._sessions.close_streams()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope["headers"])
+        version = headers.get(b"mcp-protocol-version", b"").decode("latin-1")
+        modern = version in MODERN_PROTOCOL_VERSIONS
+        session = None if modern else headers.get(b"mcp-session-id")
         first = await receive()
-        streams = _is_modern(scope) or b'"progressToken"' in first.get("body", b"")
-        manager = self._stream if streams else self._json
-        await manager.handle_request(scope, _again(first, receive), send)
+        receive = _again(first, receive)
+        if session is not None and await self._sessions.go_on(
+            session.decode("latin-1"), _principal(scope), scope, receive, send
+        ):
+            return
+        if scope["method"] != "POST":
+            await Response(status_code=405, headers={"allow": "POST"})(scope, receive, send)
+            return
+        body = first.get("body", b"")
+        declared = None if modern or session is not None else declared_in(body)
+        if (
+            declared is not None
+            and declared.answers
+            and await self._sessions.begin(declared, _principal(scope), scope, receive, send)
+        ):
+            return
+        manager = self._stream if modern or b'"progressToken"' in body else self._json
+        await manager.handle_request(scope, receive, send)
 
 
-def _is_modern(scope: Scope) -> bool:
-    version = dict(scope["headers"]).get(b"mcp-protocol-version", b"").decode("latin-1")
-    return version in MODERN_PROTOCOL_VERSIONS
+def _principal(scope: Scope) -> str:
+    return caller_of(scope, "mcp").principal
 
 
 def _again(first: Message, receive: Receive) -> Receive:

@@ -29,12 +29,15 @@ __all__ = ["Proxy", "run"]
 
 VERSION_META = "io.modelcontextprotocol/protocolVersion"
 KEY_META = "agentd/idempotency-key"
+SESSION_HEADER = "Mcp-Session-Id"
 NAMED_BY = {
     "tools/call": "name",
     "prompts/get": "name",
     "resources/read": "uri",
     **dict.fromkeys(("tasks/get", "tasks/update", "tasks/cancel"), "taskId"),
 }
+
+NOT_FOUND = 404
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -71,6 +74,7 @@ class Proxy:
         self._token, self._stdout, self.connect_seconds = token, stdout, connect_seconds
         self._cwd = quote(os.getcwd())  # noqa: PTH109 - pathlib takes longer to import than all of this
         self._version = ""  # what an old-era handshake agreed on
+        self._session = ""  # its session, where the client can be asked something
         self._harmless: frozenset[str] = frozenset()  # tools that may be called twice
         self._idle: list[tuple[HTTPConnection, float]] = []
         self._open: dict[str, HTTPConnection | None] = {}  # requests under way, by the JSON of their id
@@ -225,14 +229,22 @@ class Proxy:
     def _post(self, message: Json, body: bytes, take: Callable[[Json], None] | None = None) -> None:
         """Send once. The replies are written, or given to `take` if there is one."""
         connection = self._connection()
-        if "id" in message:
+        if "id" in message and "method" in message:
             with self._lock:
                 if self._is_cancelled(message):
                     return self._keep(connection)
                 self._open[json.dumps(message["id"])] = connection
         try:
-            connection.request("POST", self._path, body, self._headers(message))
+            headers = self._headers(message)
+            connection.request("POST", self._path, body, headers)
             response = connection.getresponse()
+            if response.status == NOT_FOUND and headers.pop(SESSION_HEADER, ""):
+                self._session = ""  # it is too old: go on without one, and be asked nothing
+                response.read()
+                connection.request("POST", self._path, body, headers)
+                response = connection.getresponse()
+            if message.get("method") == "initialize":
+                self._session = response.headers.get(SESSION_HEADER, "")
             self._hand_over(response, take) if take else self._pass_on(message, response)
         except (OSError, HTTPException) as error:
             connection.close()
@@ -304,7 +316,10 @@ class Proxy:
             "Accept": "application/json, text/event-stream",
             "Agentd-Cwd": self._cwd,
         }
-        return headers | mcp_headers(message, self._version)
+        era = mcp_headers(message, self._version)
+        if self._session and "Mcp-Method" not in era and message.get("method") != "initialize":
+            headers[SESSION_HEADER] = self._session
+        return headers | era
 
     # --- cancelling --------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from answers import mcp, words
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.prompts.base import UserMessage
 from mcp.shared.exceptions import MCPError
+from mcp.shared.message import ServerMessageMetadata
 from pydantic import BaseModel, Field
 
 
@@ -40,7 +41,10 @@ def required(requests: dict[str, Any], state: str | None = None) -> types.InputR
 @mcp.tool()
 async def test_sampling(prompt: str, ctx: Context) -> str:
     """Has the client ask its model."""
-    answer = await ctx.session.send_request(sampling(prompt), types.CreateMessageResult)
+    in_this_call = ServerMessageMetadata(related_request_id=ctx.request_id)
+    answer = await ctx.session.send_request(
+        sampling(prompt), types.CreateMessageResult, metadata=in_this_call
+    )
     return f"LLM response: {answer.content.text if answer.content.type == 'text' else answer.content.type}"
 
 

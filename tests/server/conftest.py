@@ -557,8 +557,8 @@ class Daemon:
 
 
 @pytest.fixture
-def kernel() -> FakeKernel:
-    return FakeKernel()
+def kernel(tmp_path: Path) -> FakeKernel:
+    return FakeKernel(state_dir=tmp_path)
 
 
 @pytest.fixture
