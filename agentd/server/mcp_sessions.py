@@ -200,6 +200,8 @@ class McpSessions:
             try:
                 yield
             finally:
+                for session in self._open.values():
+                    await session.transport.terminate()  # or open questions wait to be taken back
                 tasks.cancel_scope.cancel()
 
     def close_streams(self) -> None:

@@ -102,6 +102,13 @@ async def test_tool_with_progress(ctx: Context) -> str:
 
 
 @mcp.tool()
+async def test_reconnection(ctx: Context) -> str:
+    """Has its stream closed, where streams are replayed, and answers on the next one."""
+    await ctx.close_sse_stream()
+    return "done"
+
+
+@mcp.tool()
 def test_headers(
     region: Annotated[str, Field(json_schema_extra={"x-mcp-header": "Region"})],
 ) -> str:
