@@ -54,6 +54,8 @@ def test_the_four_folders_and_the_docs_travel_inside_the_package(names: list[str
     assert bundled == {"tools", "policies", "adapters", "evals", "docs"}
     some = (
         "tools/recipes/finetune.py",
+        "tools/recipes/evaluate/__main__.py",
+        "tools/recipes/evaluate/rows.py",
         "tools/plans/tickets.yaml",
         "policies/default.yaml",
         "evals/prompts/tickets-brief.yaml",
