@@ -35,6 +35,7 @@ __all__ = [
     "OAuthConfig",
     "RecipeConfig",
     "ServerConfig",
+    "Telemetry",
     "WebhookConfig",
     "load_config",
     "web_address",
@@ -156,6 +157,17 @@ class Capture(Section):
     keep_days: float = Field(default=30.0, gt=0, description="they, and what was said of them, go after this")
     share: float = Field(default=1.0, ge=0, le=1, description="of the requests, drawn by their ids")
     max_mb: float = Field(default=256.0, gt=0, description="of texts; the oldest go first")
+
+
+class Telemetry(Section):
+    """Requests of the gateway as OpenTelemetry spans, without texts. Off unless this is there."""
+
+    otlp: str = Field(description="base URL of a collector that takes OTLP over HTTP: http://127.0.0.1:4318")
+
+    @field_validator("otlp")
+    @classmethod
+    def _is_web(cls, value: str) -> str:
+        return web_address(value)
 
 
 class RecipeConfig(Section):
@@ -292,6 +304,7 @@ class Config(Section):
     server: ServerConfig = ServerConfig()
     budget: Budget = Budget()
     capture: Capture = Capture()
+    telemetry: Telemetry | None = Field(default=None, description="where spans are sent")
     models: tuple[Model, ...] = Field(default=(), description="catalog entries, above all API endpoints")
     aliases: tuple[Alias, ...] = Field(
         default=(), description="names for models, and how to choose among them; nothing else moves these"

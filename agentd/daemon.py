@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import json
 import logging
@@ -9,14 +10,14 @@ import os
 import shutil
 from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentd import __version__
 from agentd.agent.runs import Runs
 from agentd.artifacts import Artifacts
 from agentd.calls import Calls
 from agentd.caretaker import Caretaker
-from agentd.config import Config, WebhookConfig
+from agentd.config import Config, Telemetry, WebhookConfig
 from agentd.context import Offer
 from agentd.disk import Room
 from agentd.errors import AgentdError, Conflict, DataError
@@ -61,6 +62,9 @@ from agentd.store.requests import RequestTable
 from agentd.store.runs import RunTable
 from agentd.store.tokens import TokenTable
 from agentd.store.traffic import TrafficTable
+
+if TYPE_CHECKING:
+    from agentd.router.spans import Spans
 
 __all__ = ["Daemon", "named_document"]
 
@@ -162,6 +166,7 @@ class Daemon:
             max_jobs=config.max_jobs,
         )
         self._catalog = Catalog(CatalogTable(self.store), self.journal, configured, config.aliases)
+        self._spans = _spans(config.telemetry)
         self._dispatch = Dispatch(
             self._catalog,
             _Serving(self.jobs, self.changes),
@@ -170,6 +175,7 @@ class Daemon:
             self.journal,
             self._price_doubt,
             self._quality,
+            self._spans.emit if self._spans else lambda row: None,
         )
         self.traffic_table = TrafficTable(
             self.state_dir / TRAFFIC, max_bytes=round(config.capture.max_mb * 1e6)
@@ -250,6 +256,8 @@ class Daemon:
         await self.jobs.aclose()
         await self._traffic.aclose()
         await self._dispatch.aclose()
+        if self._spans is not None:
+            await asyncio.to_thread(self._spans.close)
         try:
             self.tokens.note_uses()
             self.journal.append("daemon.stopped", str(os.getpid()), "daemon")
@@ -392,6 +400,14 @@ class _Serving:
         if name not in self._found:
             self._found[name] = self._find(name)
         return self._found[name]
+
+
+def _spans(telemetry: Telemetry | None) -> Spans | None:
+    if telemetry is None:
+        return None
+    from agentd.router.spans import Spans  # a second, and an extra: for who wants it
+
+    return Spans(telemetry.otlp, __version__)
 
 
 def _gb(size: float | None) -> int:

@@ -89,6 +89,7 @@ class Asked:
             {
                 "model": attempt.model.name,
                 "status": status,
+                "after_s": round(attempt.began - self.started, 4),
                 "seconds": round(time.monotonic() - attempt.began, 4),
                 "micro_usd": attempt.micro_usd,
             }
@@ -96,7 +97,7 @@ class Asked:
 
 
 class Dispatch:
-    """Sends requests on. `quality` says what (model, suite) came to."""
+    """Sends requests on. `quality` says what (model, suite) came to; `tell` is told what has ended."""
 
     def __init__(
         self,
@@ -107,10 +108,11 @@ class Dispatch:
         journal: Journal,
         doubt: Callable[[Model], str],
         quality: Quality = lambda model, suite: None,
+        tell: Callable[[RequestRow], None] = lambda row: None,
     ) -> None:
         self._catalog, self._serving, self._requests = catalog, serving, requests
         self._metering = Metering(leases, requests, journal, doubt)
-        self._quality = quality
+        self._quality, self._tell = quality, tell
         self._upstream, self._answers = Upstream(), Answers()
         self._shadows: set[asyncio.Task[None]] = set()
         self.fleet = Fleet()
@@ -440,6 +442,7 @@ class Dispatch:
         )
         self._metering.record(row)
         self.metrics.count(row)
+        self._tell(row)
 
     # --- shadows ----------------------------------------------------------------------------
 
