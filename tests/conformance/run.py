@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,22 +76,25 @@ def server(what: str) -> Iterator[str]:
 
 
 class Suite:
-    """Counts what it runs: `figures` by part, and `unexpected` failures, which `EXPECTED` does not excuse."""
+    """What ran on one server: `figures` by part, and `unexpected` failures, not excused by `EXPECTED`."""
 
-    def __init__(self, commands: Path, folder: Path) -> None:
-        self._commands, self._folder, self._runs = commands, folder, 0
+    def __init__(self, what: str, commands: Path, folder: Path) -> None:
+        self._what, self._commands, self._folder, self._runs = what, commands, folder / what, 0
         self.figures = {part: Counter[str](passed=0, failed=0) for part in (*REVISIONS, "tasks")}
         self.unexpected = 0
 
-    def run(self, what: str, url: str, revision: str) -> None:
-        """What the revision requires of the fixture, or what needs none of the daemon itself."""
-        if what == "fixture":
-            return self._run(what, url, revision, "--requirements", revision)
-        for name in OF_THEMSELVES[revision]:
-            self._run(what, url, revision, "--scenario", name, "--spec-version", revision)
-        return None
+    def run(self, revisions: Sequence[str]) -> Suite:
+        """What each revision requires of the fixture, or what needs none of the daemon itself."""
+        with server(self._what) as url:
+            for revision in revisions:
+                if self._what == "fixture":
+                    self._run(url, revision, "--requirements", revision)
+                    continue
+                for name in OF_THEMSELVES[revision]:
+                    self._run(url, revision, "--scenario", name, "--spec-version", revision)
+        return self
 
-    def _run(self, what: str, url: str, revision: str, *which: str) -> None:
+    def _run(self, url: str, revision: str, *which: str) -> None:
         self._runs += 1
         folder = self._folder / str(self._runs)
         environment = os.environ | {"PATH": f"{self._commands}{os.pathsep}{os.environ['PATH']}"}
@@ -106,22 +110,22 @@ class Suite:
         if not found:
             raise SystemExit(f"The suite gave no results for {' '.join(which)}:\n{done.stdout}{done.stderr}")
         for file in found:
-            self._count(what, revision, file)
+            self._count(revision, file)
 
-    def _count(self, what: str, revision: str, file: Path) -> None:
+    def _count(self, revision: str, file: Path) -> None:
         scenario = re.sub(r"^server-|-\d{4}-\d\d-\d\dT.*$", "", file.parent.name)
         checks = json.loads(file.read_text())
-        counts = Counter(verdict(what, check) for check in checks)
+        counts = Counter(verdict(self._what, check) for check in checks)
         self.figures["tasks" if scenario.startswith("tasks-") else revision] += counts
         tail = f", {counts['skipped']} skipped" if counts["skipped"] else ""
-        print(
-            f"{what:8} {scenario:45} {counts['passed']:2} passed, {counts['failed']} failed{tail}", flush=True
-        )
+        head = f"{self._what:8} {scenario:45}"
+        lines = [f"{head} {counts['passed']:2} passed, {counts['failed']} failed{tail}"]
         for check in checks:
-            if verdict(what, check) != "passed":
-                reason = EXPECTED.get((what, scenario, check["id"]))
-                self.unexpected += reason is None and verdict(what, check) == "failed"
-                print(f"         {check['id']}: {reason or said_of(check)}", flush=True)
+            if verdict(self._what, check) != "passed":
+                reason = EXPECTED.get((self._what, scenario, check["id"]))
+                self.unexpected += reason is None and verdict(self._what, check) == "failed"
+                lines.append(f"         {check['id']}: {reason or said_of(check)}")
+        print("\n".join(lines), flush=True)
 
 
 def verdict(what: str, check: Mapping[str, Any]) -> Literal["passed", "failed", "skipped"]:
@@ -138,15 +142,18 @@ def main(revisions: list[str]) -> int:
     commands = programs()
     if commands is None:
         raise SystemExit("npm is not installed: the suite is a program from there")
-    with tempfile.TemporaryDirectory(prefix="agentd-conformance-") as folder:
-        suite = Suite(commands, Path(folder))
-        for what in ("fixture", "agentd"):
-            with server(what) as url:
-                for revision in revisions or REVISIONS:
-                    suite.run(what, url, revision)
-    counted = suite.figures.items()
-    print(json.dumps({part: {"passed": of["passed"], "failed": of["failed"]} for part, of in counted}))
-    return 1 if suite.unexpected else 0
+    with (
+        tempfile.TemporaryDirectory(prefix="agentd-conformance-") as folder,
+        ThreadPoolExecutor() as pool,  # one is busy while the other waits
+    ):
+        suites = [Suite(what, commands, Path(folder)) for what in ("fixture", "agentd")]
+        done = list(pool.map(lambda suite: suite.run(revisions or REVISIONS), suites))
+    figures = {
+        part: {count: sum(suite.figures[part][count] for suite in done) for count in ("passed", "failed")}
+        for part in (*REVISIONS, "tasks")
+    }
+    print(json.dumps(figures))
+    return 1 if any(suite.unexpected for suite in done) else 0
 
 
 if __name__ == "__main__":
