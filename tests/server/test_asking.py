@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
 import httpx
+import httpx2
 import mcp_types as types
 import pytest
 from mcp.client.client import Client
+from mcp.client.streamable_http import streamable_http_client
 
 from agentd.daemon import Daemon
 from agentd.policy.callers import Caller
@@ -286,6 +288,24 @@ async def test_a_session_of_2025_is_handed_the_page_while_its_call_is_open(boot:
     assert len(asked) == len(person.asked) == 2
     assert moved.is_error
     assert [entry for entry in daemon.journal.tail(100) if entry.kind == "approval.refused"] == []
+
+
+async def test_over_http_a_session_of_2025_is_handed_the_page_too(connect: Any) -> None:
+    served, person = await connect("asking"), Person("accept")
+    token = (served.daemon.state_dir / "agent-token").read_text("ascii")
+    async with (
+        httpx2.AsyncClient(headers={"authorization": f"Bearer {token}"}, timeout=30) as http,
+        Client(
+            streamable_http_client(f"{served.url}/mcp", http_client=http),
+            mode="legacy",
+            elicitation_callback=person,
+        ) as client,
+    ):
+        job = (await client.call_tool("work", {})).structured_content or {}
+    [asked] = person.asked
+    assert isinstance(asked, types.ElicitRequestURLParams)
+    assert asked.url == f"{served.url}/approve/{job['approval']}"
+    assert job["state"] == "waiting_approval"
 
 
 @pytest.mark.parametrize(
