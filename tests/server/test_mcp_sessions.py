@@ -7,7 +7,7 @@ import json
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,19 @@ def test_another_daemon_on_the_same_state_directory_takes_it_up(connect: Any, ke
     with second as url:
         client.http.base_url = httpx.URL(url)
         assert client.ask("tools/list")["tools"]
+
+
+def test_a_daemon_that_stops_ends_the_streams_on_which_clients_only_listen(
+    connect: Any, kernel: Any, gate: Any
+) -> None:
+    life = ExitStack()
+    client = connect(life.enter_context(serving(kernel, gate)))
+    client.begin()
+    with client.http.stream("GET", "/mcp") as listening:
+        stopping = threading.Thread(target=life.close)
+        stopping.start()
+        assert [line for line in listening.iter_lines() if line.startswith("data")] == []
+    stopping.join()
 
 
 @contextmanager

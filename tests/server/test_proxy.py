@@ -275,3 +275,37 @@ def test_only_calls_that_change_something_are_unsafe() -> None:
     assert not is_safe(call(1, "finetune", {}), frozenset())
     assert is_safe(call(1, "job_wait", {}), frozenset({"job_wait"}))
     assert is_safe({"method": "prompts/get"}, frozenset())
+
+
+# --- sessions --------------------------------------------------------------------------------
+
+
+def begun(client: Stdio) -> None:
+    asked = {"protocolVersion": "2025-11-25", "capabilities": {"elicitation": {}}}
+    params = asked | {"clientInfo": {"name": "test", "version": "1"}}
+    client.send({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params})
+    assert client.receive()["id"] == 1
+
+
+def test_a_client_whose_session_is_too_old_goes_on_without_one(
+    stdio: Callable[..., Stdio], daemon: Any
+) -> None:
+    client = stdio(daemon.url)
+    begun(client)
+    session = client.proxy._session
+    assert session
+    client.proxy._session = session[:-2]
+    client.send({"jsonrpc": "2.0", "id": 2, "method": "tools/list"})
+    assert client.receive()["result"]["tools"]
+    assert client.proxy._session == ""
+
+
+def test_a_reply_to_a_question_does_not_end_a_request_of_the_same_id(
+    stdio: Callable[..., Stdio], daemon: Any
+) -> None:
+    client = stdio(daemon.url)
+    begun(client)
+    client.send({"jsonrpc": "2.0", "id": "agentd-1", "result": {"action": "decline"}})
+    client.send({"jsonrpc": "2.0", "id": "agentd-1", "method": "tools/list"})
+    reply = client.receive()
+    assert (reply["id"], "tools" in reply["result"]) == ("agentd-1", True)
