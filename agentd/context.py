@@ -45,6 +45,7 @@ class Offer:
     catalog_for: Callable[[Caller], sdk.Catalog]
     price: Callable[[float], int]
     price_doubt: Callable[[sdk.Model], str]
+    hour_price: Callable[[str], sdk.HourPrice | None]
     reports: sdk.Reports
     judgements: sdk.Judgements
     traffic: sdk.Traffic
@@ -85,6 +86,9 @@ class Context:
 
     def price_doubt(self, model: sdk.Model) -> str:
         return self._offer.price_doubt(model)
+
+    def hour_price(self, accelerator: str) -> sdk.HourPrice | None:
+        return self._offer.hour_price(accelerator)
 
     def data_dir(self, name: str) -> Path:
         folder = self._offer.data_dir / name

@@ -44,7 +44,7 @@ from agentd.router.decide import Measured
 from agentd.router.dispatch import Asked, Dispatch
 from agentd.router.providers import with_provider
 from agentd.router.traffic import Traffic
-from agentd.sdk import Api, Model, ServiceView
+from agentd.sdk import Api, HourPrice, Model, ServiceView
 from agentd.sight import Seen, Sight
 from agentd.signals import Changes
 from agentd.store import Store
@@ -190,6 +190,7 @@ class Daemon:
             self._catalog_for,
             self._price,
             self._price_doubt,
+            self._hour_price,
             self.reports,
             self.judgements,
             self._traffic,
@@ -346,6 +347,10 @@ class Daemon:
 
     def _price_doubt(self, model: Model) -> str:
         return model_doubt(model, datetime.datetime.now(datetime.UTC).date(), self.config.price_days)
+
+    def _hour_price(self, accelerator: str) -> HourPrice | None:
+        today = datetime.datetime.now(datetime.UTC).date()
+        return self.prices.hour(accelerator, today, self.config.price_days)
 
     def _job_token(self, job_id: str, lifetime_s: float) -> str:
         row = self.jobs.row(job_id)

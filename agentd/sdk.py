@@ -46,6 +46,7 @@ __all__ = [
     "Exchange",
     "Figure",
     "Finished",
+    "HourPrice",
     "InputError",
     "JobView",
     "Judgement",
@@ -404,6 +405,15 @@ class JobView(Record):
         return self.state in ("succeeded", "failed", "cancelled", "lost", "timed_out")
 
 
+class HourPrice(Record):
+    """What an hour of a machine costs, by the dated price table; `doubt` says why that is not certain."""
+
+    usd_per_hour: float
+    source: str
+    as_of: datetime.date
+    doubt: str = ""
+
+
 class ServiceView(Record):
     """A running service that a tool may talk to."""
 
@@ -569,6 +579,10 @@ class Context(Protocol):
 
     def price_doubt(self, model: Model) -> str:
         """Why the price of a model is not certain (unknown, undated, too old); empty when it is."""
+        ...
+
+    def hour_price(self, accelerator: str) -> HourPrice | None:
+        """An hour on that kind of machine, by the price table; None where it is not in there."""
         ...
 
     def data_dir(self, name: str) -> Path:

@@ -208,6 +208,22 @@ def fields(model: type[BaseModel]) -> str:
     return table(("key", "type", "default", "meaning"), rows)
 
 
+def situation() -> str:
+    """Every number that advice is given on, with its stand-in or where it is looked up."""
+    module = Plugins((bundled_root(),)).module("tools", "situation")
+    rows: list[tuple[str, str, str]] = []
+    for group, part in module.Situation.model_fields.items():
+        for name, info in part.annotation.model_fields.items():
+            more = info.json_schema_extra or {}
+            value = "needed" if info.is_required() else shown(info.default)
+            if more.get("assumed") is not None:
+                value = f"assumed: {more['assumed']:g}, {more['because']}"
+            elif "found" in more:
+                value = f"looked up: {more['found']}"
+            rows.append((f"`{group}.{name}`", value, info.description or ""))
+    return table(("input", "if nobody states it", "meaning"), rows)
+
+
 def is_table(field: Mapping[str, Any]) -> bool:
     return "additionalProperties" in field or "$ref" in json.dumps(field)
 
@@ -283,6 +299,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "recipes": recipes,
     "settings": settings,
     "rules": rules,
+    "situation": situation,
     "errors": errors,
     "causes": causes,
 }

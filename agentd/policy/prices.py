@@ -12,7 +12,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from agentd import documents
-from agentd.sdk import Model
+from agentd.sdk import HourPrice, Model
 
 __all__ = ["ComputePrice", "Prices", "load_prices", "model_doubt"]
 
@@ -45,6 +45,13 @@ class Prices(Strict):
             return f"what an hour on {accelerator!r} costs is not in the price table"
         age = _too_old(self.as_of, today, max_days)
         return f"the price table is of {self.as_of}, {age} days ago" if age else ""
+
+    def hour(self, accelerator: str, today: datetime.date, max_days: int) -> HourPrice | None:
+        """An hour's price with source, date and doubt; None where there is none."""
+        if (price := self.compute.get(accelerator)) is None:
+            return None
+        doubt = self.doubt(accelerator, today, max_days)
+        return HourPrice(usd_per_hour=price.usd_per_hour, source=price.source, as_of=self.as_of, doubt=doubt)
 
 
 def model_doubt(model: Model, today: datetime.date, max_days: int) -> str:
