@@ -135,7 +135,7 @@ def retriever_launch(ctx: Context, embedder: str) -> Launch:
             basis=f"ready in {READY_SECONDS:.0f} s, stopped after an hour without a question",
         ),
         timeout_s=24 * 3600.0,
-        service=ServiceSpec(serves=("retriever",), ready_within_s=180.0, idle_stop_s=IDLE_SECONDS),
+        service=ServiceSpec(serves=("retriever", embedder), ready_within_s=180.0, idle_stop_s=IDLE_SECONDS),
     )
 
 

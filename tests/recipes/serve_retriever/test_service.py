@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import openai
 import pytest
 
 from tests.recipes.serve_retriever.conftest import RECIPE
@@ -168,6 +169,26 @@ def test_what_was_acknowledged_survives_kill_9_and_lost_indexes(service: Service
     service.start()
     for mode in ("dense", "bm25"):
         assert service.found("where are the spare keys?", mode=mode)[0] == "/docs/keys.md"
+
+
+@pytest.mark.slow
+def test_vectors_are_what_openais_client_reads(service: Service) -> None:
+    said = ["Refunds are paid in euros.", "The shop is open from nine to five.", "When do I get my money?"]
+    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="secret") as client:
+        refunds, hours, money = (
+            item.embedding for item in client.embeddings.create(model="m", input=said).data
+        )
+        plain = client.embeddings.create(model="m", input=said[0], encoding_format="float")
+    assert plain.data[0].embedding == pytest.approx(refunds, abs=1e-6)
+    assert plain.usage.prompt_tokens == 9, "with the two that mark beginning and end"
+    assert len(refunds) == 384
+    assert sum(value**2 for value in refunds) == pytest.approx(1, abs=1e-5)
+
+    def cosine(one: list[float], other: list[float]) -> float:
+        return sum(a * b for a, b in zip(one, other, strict=True))
+
+    assert cosine(money, refunds) > cosine(money, hours)
+    assert service.post("/v1/embeddings", {"input": [""]}).status_code == 422
 
 
 @pytest.mark.slow

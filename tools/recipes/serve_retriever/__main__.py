@@ -41,6 +41,7 @@ POST with JSON, ``Authorization: Bearer …``; errors are ``{"error": {"message"
     /search        {collection, query, k, mode, fusion, bm25} -> {hits}
     /sentences     {collection, question, k, limit} -> {sentences, answer, evidence, features, missing}
     /support       {pairs: [{claim, sentences}]} -> {support: [[{similarity, coverage, contradicts}]]}
+    /v1/embeddings OpenAI's: {input, encoding_format} -> {data: [{embedding}], usage}
     /spans         {collection, after, limit} -> {spans: [a sentence with its passage], next}
 
 Offsets are UTF-8 bytes. Not covered: languages without spaces in BM25 and in the coverage of a question.

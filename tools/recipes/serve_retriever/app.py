@@ -7,14 +7,26 @@ from collections.abc import Callable
 from typing import Any
 
 from answers import sentences, spans, support
-from bodies import Addition, Body, Claims, Documents, Finish, Nothing, Question, Scope, Search, Spans
+from bodies import (
+    Addition,
+    Claims,
+    Documents,
+    Embeddings,
+    Finish,
+    Nothing,
+    Question,
+    Scope,
+    Search,
+    Spans,
+)
 from problems import Problem
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from retriever import Retriever
 from searching import search
+from vectors import embeddings
 
 BODY_BYTES = 128_000_000
-ROUTES: dict[str, tuple[type[Body], Callable[[Retriever, Any], dict[str, Any]]]] = {
+ROUTES: dict[str, tuple[type[BaseModel], Callable[[Retriever, Any], dict[str, Any]]]] = {
     "/collections": (Nothing, Retriever.collections),
     "/documents": (Scope, Retriever.documents),
     "/embed": (Documents, Retriever.embed),
@@ -24,6 +36,7 @@ ROUTES: dict[str, tuple[type[Body], Callable[[Retriever, Any], dict[str, Any]]]]
     "/sentences": (Question, sentences),
     "/spans": (Spans, spans),
     "/support": (Claims, support),
+    "/v1/embeddings": (Embeddings, embeddings),
 }
 
 
@@ -72,7 +85,7 @@ async def body_of(request: Any) -> bytes:
     return b"".join(parts_)
 
 
-def parse(kind: type[Body], data: bytes) -> Body:
+def parse(kind: type[BaseModel], data: bytes) -> BaseModel:
     try:
         return kind.model_validate_json(data or b"{}")
     except ValidationError as error:

@@ -109,3 +109,12 @@ class Pair(Body):
 
 class Claims(Body):
     pairs: list[Pair] = Field(min_length=1, max_length=50)
+
+
+class Embeddings(BaseModel):
+    """A request of OpenAI's embeddings API; what it may say besides changes nothing here."""
+
+    model: str = ""
+    input: str | list[str] = Field(min_length=1, max_length=2048)
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: None = None

@@ -41,6 +41,12 @@ class Embedder:
         result[order] = whole
         return result
 
+    def tokens(self, texts: Sequence[str]) -> int:
+        """How many it reads, cut off where the model cuts them off."""
+        with self.lock:
+            read = self.model.tokenizer(list(texts), truncation=True, max_length=self.model.max_seq_length)
+        return sum(len(ids) for ids in read["input_ids"])
+
     def remembered(self, texts: Sequence[str]) -> Any:
         """Like `encode`, for short texts that come again: questions, sentences, words."""
         import numpy as np
