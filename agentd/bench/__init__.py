@@ -6,6 +6,7 @@ mcp.py       a tool call by one client and by 16, and the stdio proxy's first an
 capture.py   a request whose texts are kept, beside one whose texts are not
 gateway.py   a chat request through the gateway, beside the endpoint, a bare pass-through and Portkey
 finetune.py  a fine-tune as a job, beside the same recipe run bare
+router.py    a router learned from examples, beside length, chance and an oracle
 verdicts.py  how often verdicts err, and whether planned rows are enough, by simulation
 jobs.py      claiming, launching and starting a job, beside bare SQLite and a bare subprocess
 bare_mcp.py  the bare SDK server

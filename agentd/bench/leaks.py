@@ -43,7 +43,16 @@ from agentd.jobs.recipes import find_recipe
 from agentd.locations import read_address
 from agentd.plugins import Plugins, bundled_root
 
-__all__ = ["SHIPPED", "Row", "rewritten", "run", "sown", "texts_of"]
+__all__ = [
+    "SHIPPED",
+    "Row",
+    "brought_embedder",
+    "interpreter_of",
+    "rewritten",
+    "run",
+    "sown",
+    "texts_of",
+]
 
 ROWS = 100_000
 SUITE_SHARE, LARGEST_SUITE = 3, 1000
@@ -126,7 +135,7 @@ def run(data: Path | None = None) -> dict[str, Any]:
     filled = [*train, *(Row(text) for text in _recombined(clean, max(0, wanted - len(train))))]
     folder = Path(tempfile.mkdtemp(prefix="agentd-bench-"))
     try:
-        embedder = _embedder(folder)
+        embedder = brought_embedder(folder)
         table = [
             _line(name, rows, found, seconds)
             for number, rows in enumerate([train] if len(filled) == len(train) else [train, filled])
@@ -245,8 +254,8 @@ def _by_hand() -> list[tuple[str, str, str]]:
     return [(row["of"], kinds[number % 2], row["text"]) for number, row in enumerate(map(json.loads, lines))]
 
 
-def _embedder(folder: Path) -> Path:
-    """The embedder's folder, brought by a daemon of its own, kept in `folder`."""
+def brought_embedder(folder: Path) -> Path:
+    """The folder of minilm-l6, brought by a daemon of its own, kept in `folder`."""
     os.environ.update(AGENTD_STATE=str(folder / "state"), AGENTD_POLICY="demo", AGENTD_PORT="0")
     client = connect()
     try:
@@ -267,13 +276,13 @@ def _measured(
     inputs = {"suite": str(asked), "dataset": str(train), "embedder": str(embedder)}
     spec.write_text(json.dumps({"inputs": inputs, "stop": False}), encoding="utf-8")
     recipe = bundled_root() / "tools/recipes/check_leaks.py"
-    command = [str(_interpreter("check_leaks")), "-P", str(recipe), str(spec), str(folder)]
+    command = [str(interpreter_of("check_leaks")), "-P", str(recipe), str(spec), str(folder)]
     started = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     seconds = time.perf_counter() - started
     pairs = map(json.loads, (folder / "leaks.jsonl").read_text("utf-8").splitlines())
     yield "check_leaks", {pair["line"] for pair in pairs if pair["stops"]}, seconds
-    command = [str(_interpreter("prepare_data")), "-P", "-c", BASELINE, str(asked), str(train)]
+    command = [str(interpreter_of("prepare_data")), "-P", "-c", BASELINE, str(asked), str(train)]
     started = time.perf_counter()
     found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)["found"]
     yield "texts, 13 words, MinHash", set(found), time.perf_counter() - started
@@ -283,7 +292,8 @@ def _write(path: Path, rows: Iterator[dict[str, str]]) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
-def _interpreter(recipe: str) -> Path:
+def interpreter_of(recipe: str) -> Path:
+    """That of a recipe's environment, which is built if it must be."""
     environments = Environments(load_config().cache_dir)
     lock = asyncio.run(environments.lock(find_recipe(Plugins((bundled_root(),)), recipe)))
     return asyncio.run(environments.build(lock))

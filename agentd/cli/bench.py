@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ BENCHES = {
     "capture": "latency of the gateway where texts are kept, beside the same where none are",
     "finetune": "a fine-tune as a job, beside the same recipe run bare",
     "leaks": "seeded leaks found, false alarms and time, beside equal texts, 13 words and MinHash",
+    "router": "what a router learned from examples is worth, beside length, chance and an oracle",
     "verdicts": "how often verdicts err, and whether planned rows are enough, beside what is stated",
     "jobs": "claiming, launching and starting a job, beside bare SQLite and a bare subprocess",
 }
@@ -30,10 +32,20 @@ BENCHES = {
 @click.command()
 @click.argument("name", required=False)
 @click.option("--rounds", type=int, help="How often each side is measured.")
-@click.option("--data", type=click.Path(exists=True, path_type=Path), help="A file to measure with.")
+@click.option(
+    "--data", type=click.Path(exists=True, path_type=Path), help="A file or folder to measure with."
+)
 @click.option("--model", help="A model that agentd serves, to measure with.")
+@click.option("--prices", help="SMALL,LARGE in US dollars per million tokens, for router.")
 @click.option("--json", "json_", is_flag=True, help="Print as JSON.")
-def bench(name: str | None, rounds: int | None, data: Path | None, model: str | None, json_: bool) -> None:
+def bench(
+    name: str | None,
+    rounds: int | None,
+    data: Path | None,
+    model: str | None,
+    prices: str | None,
+    json_: bool,
+) -> None:
     """Measure agentd beside a baseline, on this machine. Without a name, lists what can be measured.
 
     \b
@@ -45,7 +57,7 @@ def bench(name: str | None, rounds: int | None, data: Path | None, model: str | 
     if name not in BENCHES:
         raise NotFound("bench", name, BENCHES)
     measure = importlib.import_module(f"agentd.bench.{name}").run
-    given = {"rounds": rounds, "data": data, "model": model}
+    given = {"rounds": rounds, "data": data, "model": model, "prices": prices}
     options = {option: value for option, value in given.items() if value is not None}
     if extra := sorted(options.keys() - inspect.signature(measure).parameters.keys()):
         raise InputError(f"bench {name} takes no --{extra[0]}", hint=f"agentd bench {name}")
@@ -55,6 +67,8 @@ def bench(name: str | None, rounds: int | None, data: Path | None, model: str | 
         show.as_json(figures)
     else:
         _shown(figures)
+        if name == "router":  # for scripts: the last line is all of it
+            click.echo(json.dumps(figures))
 
 
 def _shown(figures: dict[str, Any]) -> None:
