@@ -20,7 +20,7 @@ from agentd.caretaker import Caretaker
 from agentd.config import Config, Telemetry, WebhookConfig
 from agentd.context import Offer
 from agentd.disk import Room
-from agentd.errors import AgentdError, Conflict, DataError
+from agentd.errors import AgentdError, Conflict, DataError, NotFound
 from agentd.hardware import accelerator, ram_bytes, vram_bytes
 from agentd.ids import new_id
 from agentd.jobs import reaper
@@ -176,6 +176,7 @@ class Daemon:
             self._price_doubt,
             self._quality,
             self._spans.emit if self._spans else lambda row: None,
+            self._head,
         )
         self.traffic_table = TrafficTable(
             self.state_dir / TRAFFIC, max_bytes=round(config.capture.max_mb * 1e6)
@@ -324,8 +325,8 @@ class Daemon:
     def gateway_health(self) -> dict[str, dict[str, Any]]:
         return self._dispatch.health()
 
-    def gateway_explain(self, body: dict[str, Any], *, api: Api = "chat/completions") -> dict[str, Any]:
-        return self._dispatch.explain(body, api=api)
+    async def gateway_explain(self, body: dict[str, Any], *, api: Api = "chat/completions") -> dict[str, Any]:
+        return await self._dispatch.explain(body, api=api)
 
     def gateway_feedback(self, said: dict[str, Any], caller: Caller) -> dict[str, Any]:
         return self._traffic.feedback(said, caller)
@@ -344,6 +345,12 @@ class Daemon:
     def _quality(self, model: str, suite: str) -> Measured | None:
         report = self.reports.newest(model, suite)
         return Measured(suite, report.score, report.low) if report else None
+
+    def _head(self, name: str) -> Path | None:
+        try:
+            return self.artifacts.get(name, "router").path
+        except NotFound:
+            return None
 
     def _price_doubt(self, model: Model) -> str:
         return model_doubt(model, datetime.datetime.now(datetime.UTC).date(), self.config.price_days)

@@ -288,7 +288,16 @@ class Alias(Record):
         description="with cheapest: task class -> the suite whose reports measure it;"
         ' "*" is for every other class',
     )
-    classifier: str = Field(default="", description="artifact of train_router that tells a request's class")
+    classifier: str = Field(
+        default="",
+        description="with cheapest: artifact of train_router that tells a request's class or difficulty",
+    )
+    enough_at: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="with a classifier of difficulty: the probability from which the cheapest is asked",
+    )
     residency: tuple[str, ...] = Field(
         default=(), description="only models that process texts in one of these places"
     )

@@ -59,7 +59,7 @@ def _explained(row: dict[str, Any]) -> None:
     facts = {**row, "cost": show.money(row.pop("micro_usd")), "at": show.ago(row["at"])}
     facts.pop("micro_usd")
     facts |= {f"model {name}": value for name, value in answered_by.items()}
-    facts |= {name: trace[name] for name in ("api", "task", "cached") if name in trace}
+    facts |= {name: trace[name] for name in ("api", "task", "classified", "cached") if name in trace}
     if change:
         facts["alias changed"] = (
             f"{show.ago(change['at'])}: {change['data'].get('reason') or 'no reason given'}"
@@ -98,6 +98,8 @@ def route(model: str, message: str, body: Any, json_: bool) -> None:
     if json_:
         show.as_json(told)
         return
+    if told["classified"]:
+        show.facts({"classified": told["classified"]})
     rows = [
         (n, each["model"], show.money(each["micro_usd"]), each["why"])
         for n, each in enumerate(told["order"], start=1)

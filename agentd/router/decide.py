@@ -134,8 +134,12 @@ def route(
     quality: Quality = lambda model, suite: None,
     typical_out: Callable[[str], float] = lambda model: TYPICAL_OUT,
     task: str = "",
+    enough: float | None = None,
 ) -> Route:
-    """Whom of an alias to ask. `draw` in [0, 1) is where in the shares the request falls."""
+    """Whom of an alias to ask. `draw` in [0, 1) is where in the shares the request falls.
+
+    `enough` is the probability that the cheapest model is enough, where that is known.
+    """
     found = Route(alias.name, task=task)
     able: dict[str, Model] = {}
     for name in dict.fromkeys((*alias.weights, *alias.fallbacks)):
@@ -147,7 +151,7 @@ def route(
             able[name] = model
     shares = {name: share for name, share in alias.weights.items() if name in able}
     chosen = list(
-        _cheapest(alias, shares, able, need, quality, typical_out, task)
+        _cheapest(alias, shares, able, need, quality, typical_out, task, enough)
         if alias.choose == "cheapest"
         else _by_share(alias, shares, able, draw)
     )
@@ -186,6 +190,7 @@ def _cheapest(
     quality: Quality,
     typical_out: Callable[[str], float],
     task: str,
+    enough: float | None,
 ) -> Iterator[Candidate]:
     """Those that are good enough, cheapest first; then the others, best first."""
     suite = alias.suites.get(task) or alias.suites.get("*", "")
@@ -195,10 +200,20 @@ def _cheapest(
     scores = {name: quality(name, suite) if suite else None for name in shares}
     bar = alias.good_enough or 0.0
     good = [n for n in shares if (m := scores[n]) is not None and m.low >= bar] if suite else list(shares)
-    for place, name in enumerate(sorted(good, key=lambda name: (cost[name], -shares[name]))):
+    good.sort(key=lambda name: (cost[name], -shares[name]))
+    if enough is not None and enough < alias.enough_at and len(good) > 1:
+        hard = good.pop(0)
+        good.append(hard)
+    else:
+        hard = ""
+    for place, name in enumerate(good):
         measured = scores[name]
         proof = f": {measured.score:.3f} on {suite}, at least {measured.low:.3f}" if measured else ""
         rank = "the cheapest" if not place else "the next cheapest"
+        if hard and not place:
+            rank = f"{hard!r} is enough with {enough:.2f}, below {alias.enough_at:g}: the next"
+        elif name == hard:
+            rank = "the cheapest, as the last"
         yield Candidate(able[name], f"{rank} of {len(good)} that are good enough{of}{proof}")
     rest = sorted((name for name in shares if name not in good), key=lambda name: _worst(scores[name]))
     for name in rest:

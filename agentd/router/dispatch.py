@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from agentd.errors import AgentdError, Denied, InputError, OverBudget, Unavailable
@@ -35,6 +36,7 @@ from agentd.router.decide import (
 from agentd.router.health import Fleet
 from agentd.router.metering import Attempt, Metering
 from agentd.router.metrics import Metrics
+from agentd.router.tasks import Task, Tasks, question_of
 from agentd.router.upstream import Stream, Target, Upstream, UpstreamError, key_of
 from agentd.sdk import Alias, Api, ChatResult, Model, ServiceView
 from agentd.store.journal import Journal
@@ -45,6 +47,7 @@ __all__ = ["Asked", "Dispatch", "Serving", "UpstreamError", "checked"]
 
 T = TypeVar("T")
 
+NO_TASK = Task()
 RETRIES = 2
 LONGEST_WAIT_S = 5.0
 MOST_SHADOWS = 16
@@ -82,6 +85,7 @@ class Asked:
     model: str = ""
     why: str = ""
     cached: bool = False
+    classified: str = ""
 
     def note(self, attempt: Attempt, status: str) -> None:
         self.spent += attempt.micro_usd
@@ -97,7 +101,10 @@ class Asked:
 
 
 class Dispatch:
-    """Sends requests on. `quality` says what (model, suite) came to; `tell` is told what has ended."""
+    """Sends requests on. `quality` says what (model, suite) came to; `tell` is told what has ended.
+
+    `heads` finds the folder of a classifier by the name of its artifact.
+    """
 
     def __init__(
         self,
@@ -109,11 +116,13 @@ class Dispatch:
         doubt: Callable[[Model], str],
         quality: Quality = lambda model, suite: None,
         tell: Callable[[RequestRow], None] = lambda row: None,
+        heads: Callable[[str], Path | None] | None = None,
     ) -> None:
         self._catalog, self._serving, self._requests = catalog, serving, requests
         self._metering = Metering(leases, requests, journal, doubt)
         self._quality, self._tell = quality, tell
         self._upstream, self._answers = Upstream(), Answers()
+        self._tasks = Tasks(heads, self.embedding_of) if heads else None
         self._shadows: set[asyncio.Task[None]] = set()
         self.fleet = Fleet()
         self.metrics = Metrics(self.fleet)
@@ -138,7 +147,7 @@ class Dispatch:
 
         `key` keeps to one model of an alias whoever gives the same.
         """
-        asked = self._asked(api, body, caller, request_id, key)
+        asked = await self._asked(api, body, caller, request_id, key)
         cache_s = asked.alias.cache_s if asked.alias and api != "embeddings" else 0.0
         kept = self._answers.find(asked.caller.project, api, body, cache_s) if cache_s else None
         if kept is not None:
@@ -180,7 +189,7 @@ class Dispatch:
 
         `on_start` is told who answers, before the first bytes.
         """
-        asked = self._asked(api, body, caller, request_id, key)
+        asked = await self._asked(api, body, caller, request_id, key)
         options, shown = body.get("stream_options"), True
         sent = {**body, "stream": True}
         if api in ("chat/completions", "completions"):
@@ -238,14 +247,15 @@ class Dispatch:
             seconds=time.monotonic() - started,
         )
 
-    def explain(
+    async def explain(
         self, body: Mapping[str, Any], *, api: Api = "chat/completions", key: str = ""
     ) -> dict[str, Any]:
         """Whom a request would be sent to, in which order, and why; nothing is sent."""
-        need, found = self._route(api, body, key)
+        need, found, task = await self._route(api, body, key)
         return {
             "asked": found.asked,
-            "task": found.task,
+            "task": task.label,
+            "classified": task.why,
             "needs": {
                 "api": need.api,
                 "input_tokens": need.tokens_in,
@@ -284,31 +294,51 @@ class Dispatch:
 
     # --- deciding ---------------------------------------------------------------------------
 
-    def _asked(self, api: Api, body: Mapping[str, Any], caller: Caller, request_id: str, key: str) -> Asked:
+    async def _asked(
+        self, api: Api, body: Mapping[str, Any], caller: Caller, request_id: str, key: str
+    ) -> Asked:
         name = checked(api, body)
         if not caller.may_ask(name):
             raise Denied(
                 f"This token is not good for {name!r}", hint=f"It is good for {', '.join(caller.models)}"
             )
-        _, found = self._route(api, body, key)
-        return Asked(api, body, caller, request_id or new_id("req"), found, self._catalog.alias(name))
+        _, found, task = await self._route(api, body, key)
+        alias = self._catalog.alias(name)
+        return Asked(api, body, caller, request_id or new_id("req"), found, alias, classified=task.why)
 
-    def _route(self, api: Api, body: Mapping[str, Any], key: str) -> tuple[Need, Route]:
+    async def _route(self, api: Api, body: Mapping[str, Any], key: str) -> tuple[Need, Route, Task]:
         name, contents = checked(api, body), list(contents_of(body))
         need = need_of(api, body, contents)
         if (alias := self._catalog.alias(name)) is not None:
-            return need, route(
+            task = NO_TASK
+            if alias.classifier and self._tasks is not None:
+                task = await self._tasks.of(alias.classifier, question_of(body))
+            found = route(
                 alias,
                 self._catalog.models,
                 need,
                 draw_of(body, key, contents),
                 self._quality,
                 self._typical_out,
+                task.label,
+                task.enough,
             )
+            return need, found, task
         model = self._catalog.get(name)
         if why := refusal(model, need):
-            return need, Route(name, passed={name: why})
-        return need, Route(name, [Candidate(model, f"{name!r} was asked for by name")])
+            return need, Route(name, passed={name: why}), NO_TASK
+        return need, Route(name, [Candidate(model, f"{name!r} was asked for by name")]), NO_TASK
+
+    async def embedding_of(self, embedder: str, text: str) -> Sequence[float] | None:
+        """The vector of a text by an embedder that is served here; None where there is none."""
+        model = self._catalog.models.get(embedder)
+        service = None if model is None else self._serving.find(embedder)
+        if model is None or service is None or not service.ready:
+            return None
+        self._serving.touch(service.job_id)
+        target = Target(model, f"{service.url}/v1", embedder, service.token, service.job_id)
+        answer = await self._upstream.ask(target, "embeddings", {"model": embedder, "input": text})
+        return answer.data["data"][0]["embedding"]
 
     def _typical_out(self, model: str) -> float:
         return self.fleet.of(model).out or 256.0
@@ -483,6 +513,7 @@ def _trace(asked: Asked) -> dict[str, Any]:
     facts = {
         "api": asked.api,
         "task": asked.route.task,
+        "classified": asked.classified,
         "attempts": asked.attempts,
         "passed": asked.route.passed,
         "cached": asked.cached,

@@ -299,7 +299,7 @@ class _Api:
         api = request.query_params.get("api", "chat/completions")
         if api not in APIS:
             raise InputError(f"{api!r} is no path of the gateway", hint=f"One of {', '.join(APIS)}")
-        return _json(self._kernel.gateway_explain(await body_of(request), api=api))
+        return _json(await self._kernel.gateway_explain(await body_of(request), api=api))
 
     async def metrics(self, request: Request, caller: Caller) -> Response:
         return Response(self._kernel.gateway_metrics(), media_type=CONTENT_TYPE)

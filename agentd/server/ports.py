@@ -262,7 +262,9 @@ class Kernel(Protocol):
         """How each model that was asked is doing."""
         ...
 
-    def gateway_explain(self, body: dict[str, Any], *, api: sdk.Api = "chat/completions") -> dict[str, Any]:
+    async def gateway_explain(
+        self, body: dict[str, Any], *, api: sdk.Api = "chat/completions"
+    ) -> dict[str, Any]:
         """Whom a request would be sent to, and why; nothing is sent."""
         ...
 

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from agentd.redaction import redact
-from agentd.store.database import Row, Store, any_of, dumps, loads
+from agentd.store.database import Row, Store, any_of, loads
 from agentd.store.ledger import DEFAULT_PROJECT
 
 __all__ = ["RequestRow", "RequestTable"]
@@ -72,7 +73,7 @@ class RequestTable:
         if not self._pending:
             return
         rows = list(self._pending.values())
-        self._store.change(INSERT, [dumps([_stored(row) for row in rows])])
+        self._store.change(INSERT, [to_json([_stored(row) for row in rows]).decode()])
         for row in rows:
             self._pending.pop(row.id, None)
 

@@ -234,7 +234,7 @@ async def test_what_no_model_can_answer_is_refused_with_each_ones_reason(reach: 
 
 async def test_who_would_be_asked_can_be_seen_without_asking(reach: Reach, endpoint: Any) -> None:
     daemon = await reach(to_fine("broken", residency=()))
-    told = daemon.gateway_explain(body())
+    told = await daemon.gateway_explain(body())
     assert [each["model"] for each in told["order"]] == ["broken", "fine"]
     assert told["order"][1]["why"] == "fallback of 'support'"
     assert endpoint.seen == []

@@ -533,7 +533,7 @@ class FakeKernel:
     def gateway_health(self) -> dict[str, dict[str, Any]]:
         return {}
 
-    def gateway_explain(self, body: dict[str, Any], *, api: Api = "chat/completions") -> dict[str, Any]:
+    async def gateway_explain(self, body: dict[str, Any], *, api: Api = "chat/completions") -> dict[str, Any]:
         return {"asked": checked(api, body), "order": [], "passed": {}}
 
     def gateway_feedback(self, said: dict[str, Any], caller: Caller) -> dict[str, Any]:
