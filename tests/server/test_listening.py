@@ -21,6 +21,7 @@ MODERN: dict[str, Any] = {
 }
 ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 UPDATED = "notifications/resources/updated"
+SUBSCRIPTION = "io.modelcontextprotocol/subscriptionId"
 
 
 class Running:
@@ -191,9 +192,14 @@ def test_a_restart_of_the_daemon_ends_no_subscription(
 
 def test_a_new_era_client_that_cancels_hears_no_more(pipe: Callable[..., Pipe], running: Running) -> None:
     client = pipe()
-    client.send("subscriptions/listen", 1, _meta=MODERN, notifications={"resourceSubscriptions": [JOB]})
-    assert client.receive()["method"] == ACKNOWLEDGED
+    for stream in (1, 2):
+        client.send(
+            "subscriptions/listen", stream, _meta=MODERN, notifications={"resourceSubscriptions": [JOB]}
+        )
+        assert client.receive()["method"] == ACKNOWLEDGED
     client.send("notifications/cancelled", requestId=1)
-    running.move("job-1", state="running")
-    client.send("server/discover", 2, _meta=MODERN)
-    assert client.receive()["id"] == 2
+    client.ask("server/discover", 3, _meta=MODERN)  # lines are taken in order: the first stream has ended
+    for state in ("running", "succeeded"):
+        running.move("job-1", state=state)
+        told = client.receive()
+        assert (told["method"], told["params"]["_meta"][SUBSCRIPTION]) == (UPDATED, 2)
