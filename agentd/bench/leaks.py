@@ -293,9 +293,10 @@ def _write(path: Path, rows: Iterator[dict[str, str]]) -> None:
 
 
 def interpreter_of(recipe: str) -> Path:
-    """That of a recipe's environment, which is built if it must be."""
+    """That of a recipe's environment, which is built if it must be. Benches have recipes of their own."""
     environments = Environments(load_config().cache_dir)
-    lock = asyncio.run(environments.lock(find_recipe(Plugins((bundled_root(),)), recipe)))
+    roots = (bundled_root(), Path(__file__).parent / "root")
+    lock = asyncio.run(environments.lock(find_recipe(Plugins(roots), recipe)))
     return asyncio.run(environments.build(lock))
 
 

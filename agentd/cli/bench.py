@@ -23,6 +23,7 @@ BENCHES = {
     "capture": "latency of the gateway where texts are kept, beside the same where none are",
     "finetune": "a fine-tune as a job, beside the same recipe run bare",
     "leaks": "seeded leaks found, false alarms and time, beside equal texts, 13 words and MinHash",
+    "retrieval": "nDCG, recall and pace on BEIR collections, beside plain rank fusion on whole documents",
     "router": "what a router learned from examples is worth, beside length, chance and an oracle",
     "verdicts": "how often verdicts err, and whether planned rows are enough, beside what is stated",
     "jobs": "claiming, launching and starting a job, beside bare SQLite and a bare subprocess",
@@ -37,6 +38,12 @@ BENCHES = {
 )
 @click.option("--model", help="A model that agentd serves, to measure with.")
 @click.option("--prices", help="SMALL,LARGE in US dollars per million tokens, for router.")
+@click.option(
+    "--beir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    multiple=True,
+    help="A collection in BEIR's layout, for retrieval. May be repeated.",
+)
 @click.option("--json", "json_", is_flag=True, help="Print as JSON.")
 def bench(
     name: str | None,
@@ -44,6 +51,7 @@ def bench(
     data: Path | None,
     model: str | None,
     prices: str | None,
+    beir: tuple[Path, ...],
     json_: bool,
 ) -> None:
     """Measure agentd beside a baseline, on this machine. Without a name, lists what can be measured.
@@ -57,7 +65,7 @@ def bench(
     if name not in BENCHES:
         raise NotFound("bench", name, BENCHES)
     measure = importlib.import_module(f"agentd.bench.{name}").run
-    given = {"rounds": rounds, "data": data, "model": model, "prices": prices}
+    given = {"rounds": rounds, "data": data, "model": model, "prices": prices, "beir": beir or None}
     options = {option: value for option, value in given.items() if value is not None}
     if extra := sorted(options.keys() - inspect.signature(measure).parameters.keys()):
         raise InputError(f"bench {name} takes no --{extra[0]}", hint=f"agentd bench {name}")

@@ -87,6 +87,7 @@ class Search(Body):
     fusion: Literal["minmax", "rrf"] = "minmax"
     bm25: Literal["tantivy", "rank-bm25"] = "tantivy"
     feedback: bool = True
+    per_document: int = Field(0, ge=0, le=1000)  # at most so many hits of one document; 0: no limit
 
 
 class Question(Body):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 
 def fuse_scores(
@@ -27,5 +28,19 @@ def fuse_ranks(dense: Mapping[int, float], sparse: Mapping[int, float], k: int =
     return fused
 
 
-def best(scores: Mapping[int, float], k: int) -> list[tuple[int, float]]:
+def limited(
+    ranked: Sequence[tuple[int, float]], owners: Mapping[int, int], each: int
+) -> list[tuple[int, float]]:
+    """At most `each` chunks of one document, in order; chunks that no document owns any more are left out."""
+    taken: Counter[int] = Counter()
+    kept: list[tuple[int, float]] = []
+    for chunk, score in ranked:
+        owner = owners.get(chunk)
+        if owner is not None and taken[owner] < each:
+            taken[owner] += 1
+            kept.append((chunk, score))
+    return kept
+
+
+def best(scores: Mapping[int, float], k: int | None = None) -> list[tuple[int, float]]:
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))[:k]

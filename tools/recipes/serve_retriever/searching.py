@@ -8,7 +8,7 @@ from typing import Any
 from bodies import Search
 from keywords import ExactKeywords
 from passages import hit, stems_of
-from ranking import best, fuse_ranks, fuse_scores
+from ranking import best, fuse_ranks, fuse_scores, limited
 from retriever import DEPTH, Retriever
 from words import analyze, analyze_all
 
@@ -16,30 +16,38 @@ FEEDBACK, ALPHA = 3, 0.7  # Rocchio: q' = α·q + (1-α)·mean of the first FEED
 
 
 def search(retriever: Retriever, ask: Search) -> dict[str, Any]:
-    collection = retriever.find(ask.collection)
-    ranked = rank(retriever, collection, ask)
+    ranked = rank(retriever, retriever.find(ask.collection), ask)
     rows = retriever.store.chunks(chunk for chunk, _ in ranked)
     kept = [(rows[chunk], score) for chunk, score in ranked if chunk in rows]
-    return {"hits": [hit(row, at, score) for at, (row, score) in enumerate(kept[: ask.k], start=1)]}
+    return {"hits": [hit(row, at, score) for at, (row, score) in enumerate(kept, start=1)]}
 
 
 def rank(retriever: Retriever, collection: int, ask: Search) -> list[tuple[int, float]]:
-    """Chunk ids with scores, best first."""
+    """At most `k` chunk ids with scores, best first."""
+    ranked = candidates(retriever, collection, ask)
+    if ask.per_document:
+        owners = retriever.store.owners(chunk for chunk, _ in ranked)
+        ranked = limited(ranked, owners, ask.per_document)
+    return ranked[: ask.k]
+
+
+def candidates(retriever: Retriever, collection: int, ask: Search) -> list[tuple[int, float]]:
+    """Every candidate, as chunk ids with scores, best first."""
     depth = max(DEPTH, ask.k)
     stems = analyze(ask.query) or analyze_all(ask.query)
     sparse = sparse_scores(retriever, collection, stems, depth, ask.bm25) if ask.mode != "dense" else {}
     if ask.mode == "bm25":
-        return best(sparse, ask.k)
+        return best(sparse)
     question = retriever.embedder.remembered([ask.query])[0]
     if ask.feedback:
         question = with_feedback(retriever, question, dense_scores(retriever, collection, question, FEEDBACK))
     dense = dense_scores(retriever, collection, question, depth)
     if ask.mode == "dense":
-        return best(dense, ask.k)
+        return best(dense)
     if ask.fusion == "rrf":
-        return best(fuse_ranks(dense, sparse), ask.k)
+        return best(fuse_ranks(dense, sparse))
     vectors = retriever.store.chunk_vectors(sparse.keys() - dense.keys())
-    return best(fuse_scores(dense | {c: float(v @ question) for c, v in vectors.items()}, sparse), ask.k)
+    return best(fuse_scores(dense | {c: float(v @ question) for c, v in vectors.items()}, sparse))
 
 
 def dense_scores(retriever: Retriever, collection: int, question: Any, limit: int) -> dict[int, float]:

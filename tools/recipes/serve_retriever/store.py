@@ -85,6 +85,11 @@ class Store:
         rows = self.rows(f"{CHUNKS} WHERE c.id IN (SELECT value FROM json_each(?))", json.dumps(list(ids)))
         return {row["id"]: row for row in rows}
 
+    def owners(self, ids: Iterable[int]) -> dict[int, int]:
+        """Ids of documents by ids of their chunks."""
+        sql = "SELECT id, document FROM chunks WHERE id IN (SELECT value FROM json_each(?))"
+        return {row["id"]: row["document"] for row in self.rows(sql, json.dumps(list(ids)))}
+
     def chunk_vectors(self, ids: Iterable[int]) -> dict[int, Any]:
         """Vectors, float32 of shape (dimension,), by chunk id."""
         import numpy as np

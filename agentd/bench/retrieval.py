@@ -1,0 +1,127 @@
+"""Quality and pace of retrieval on BEIR collections, beside plain rank fusion on whole documents.
+
+Each document becomes a Markdown file, which the shipped ingest reads and the shipped retriever indexes and
+searches, over HTTP and with their defaults: the same for every collection. The baseline ranks whole
+documents by the same embedder and by Okapi's BM25, and joins both by reciprocal ranks; it also says how many
+documents a second the bare embedder does.
+
+nDCG@10 (gain 2^grade - 1), recall@100 and MRR are means over the judged queries. `p50_ms` and `p95_ms` are
+of searches for ten passages by one client, each query for the first time: its embedding is part of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from agentd.bench.beir import Collection, measures, read_collection
+from agentd.bench.leaks import brought_embedder, interpreter_of
+from agentd.bench.retriever_process import Retriever, recipe_result, retriever
+from agentd.errors import InputError
+
+__all__ = ["run"]
+
+DEPTH = 100
+HERE = Path(__file__).parent
+
+
+def run(beir: Sequence[Path] = ()) -> dict[str, Any]:
+    """One folder: its figures and the baseline's. Several: a row each, and the mean gain over rank fusion."""
+    if not beir:
+        raise InputError("bench retrieval needs --beir FOLDER", hint="a folder in BEIR's layout")
+    collections = [read_collection(folder) for folder in beir]
+    with tempfile.TemporaryDirectory(prefix="agentd-bench-") as folder:
+        embedder = brought_embedder(Path(folder))
+        rows = [_figures(each, embedder, Path(folder) / str(n)) for n, each in enumerate(collections)]
+    if len(rows) == 1:
+        return rows[0]
+    return {
+        "collections": rows,
+        "ndcg@10": round(statistics.fmean(row["ndcg@10"] for row in rows), 4),
+        "mean gain": round(statistics.fmean(row["gain"] for row in rows), 4),
+        "least gain": min(row["gain"] for row in rows),
+    }
+
+
+def _figures(collection: Collection, embedder: Path, folder: Path) -> dict[str, Any]:
+    threads = len(os.sched_getaffinity(0))
+    plain, pace = _baseline(collection, embedder, folder / "plain")
+    with retriever(embedder, folder / "service", threads) as service:
+        names = _written(collection, folder / "documents")
+        ingested = service.ingest(folder / "documents", "bench", folder / "ingest")
+        rankings, seconds = _searched(service, collection, names)
+        memory = service.memory_bytes()
+    found, baseline = measures(collection, rankings), plain["rrf"]
+    return {
+        "collection": collection.name,
+        **{name: round(value, 4) for name, value in found.items()},
+        "p50_ms": round(statistics.median(seconds) * 1000, 2),
+        "p95_ms": round(statistics.quantiles(seconds, n=20)[18] * 1000, 2),
+        "ingest_docs_per_s": round(ingested["documents_per_s"], 2),
+        "chunks": ingested["chunks"],
+        "gain": round(found["ndcg@10"] / baseline["ndcg@10"] - 1, 4),
+        **{f"{name} ndcg@10": round(row["ndcg@10"], 4) for name, row in plain.items()},
+        "rrf recall@100": round(baseline["recall@100"], 4),
+        "bare_docs_per_s": round(pace, 2),
+        "memory_mb": round(memory / 1e6),
+        "documents": len(collection.documents),
+        "queries": len(collection.queries),
+        "split": collection.split,
+    }
+
+
+def _baseline(
+    collection: Collection, embedder: Path, folder: Path
+) -> tuple[dict[str, dict[str, float]], float]:
+    """Measures of whole documents by dense, bm25 and rrf; and documents per second of the bare embedder."""
+    folder.mkdir(parents=True)
+    texts = [f"{title}\n{text}".strip() for title, text in collection.documents.values()]
+    for name, value in (("texts", texts), ("queries", list(collection.queries.values()))):
+        (folder / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
+    inputs = {name: str(folder / f"{name}.json") for name in ("texts", "queries")}
+    spec = {"inputs": inputs | {"embedder": str(embedder)}, "depth": DEPTH}
+    recipe = HERE / "root/tools/recipes/rank_plainly.py"
+    found = recipe_result(recipe, interpreter_of("rank_plainly"), spec, folder)
+    ids = list(collection.documents)
+    plain = {
+        name: measures(collection, _named(collection, ([ids[index] for index in one] for one in rankings)))
+        for name, rankings in found["rankings"].items()
+    }
+    return plain, found["documents_per_s"]
+
+
+def _named(collection: Collection, rankings: Iterable[Sequence[str]]) -> dict[str, Sequence[str]]:
+    return dict(zip(collection.queries, rankings, strict=True))
+
+
+def _written(collection: Collection, folder: Path) -> dict[str, str]:
+    """A Markdown file for each document, its title as heading; ids by path."""
+    names: dict[str, str] = {}
+    for number, (document, (title, text)) in enumerate(collection.documents.items()):
+        path = folder / f"{number // 1000:04}" / f"{number:07}.md"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        head = f"# {' '.join(title.split())}\n\n" if title.strip() else ""
+        path.write_text(f"{head}{text.strip()}\n", encoding="utf-8")
+        names[str(path)] = document
+    return names
+
+
+def _searched(
+    service: Retriever, collection: Collection, names: dict[str, str]
+) -> tuple[dict[str, list[str]], list[float]]:
+    """Documents by query, best first, and the seconds that ten passages took."""
+    rankings: dict[str, list[str]] = {}
+    seconds: list[float] = []
+    for query, text in collection.queries.items():
+        began = time.perf_counter()
+        service.post("/search", {"collection": "bench", "query": text})
+        seconds.append(time.perf_counter() - began)
+        ask = {"collection": "bench", "query": text, "k": DEPTH, "per_document": 1}
+        rankings[query] = [names[hit["document"]] for hit in service.post("/search", ask)["hits"]]
+    return rankings, seconds
