@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,6 @@ from agentd.context import Offer
 from agentd.disk import Room
 from agentd.errors import AgentdError, Conflict, DataError, NotFound
 from agentd.hardware import accelerator, ram_bytes, vram_bytes
-from agentd.ids import new_id
 from agentd.jobs import reaper
 from agentd.jobs.environments import Environments
 from agentd.jobs.launching import Places
@@ -41,10 +40,10 @@ from agentd.policy.rules import load_rules
 from agentd.redaction import hide_environment
 from agentd.router.catalog import CallersCatalog, Catalog
 from agentd.router.decide import Measured
-from agentd.router.dispatch import Asked, Dispatch
+from agentd.router.dispatch import Dispatch
 from agentd.router.providers import with_provider
 from agentd.router.traffic import Traffic
-from agentd.sdk import Api, HourPrice, Model, ServiceView
+from agentd.sdk import HourPrice, Model, ServiceView
 from agentd.sight import Seen, Sight
 from agentd.signals import Changes
 from agentd.store import Store
@@ -178,10 +177,11 @@ class Daemon:
             self._spans.emit if self._spans else lambda row: None,
             self._head,
         )
+        self.routing, self.metrics = self._dispatch.routing, self._dispatch.metrics
         self.traffic_table = TrafficTable(
             self.state_dir / TRAFFIC, max_bytes=round(config.capture.max_mb * 1e6)
         )
-        self._traffic = Traffic(
+        self.gateway = Traffic(
             config.capture, self._dispatch, self.requests, self.judgements, self.journal, self.traffic_table
         )
         self.catalog = self._catalog_for(Caller("daemon", "admin", "daemon", self.state_dir, is_agent=True))
@@ -194,7 +194,7 @@ class Daemon:
             self._hour_price,
             self.reports,
             self.judgements,
-            self._traffic,
+            self.gateway,
             self.plugins,
             self.accelerator,
             self.state_dir / "data",
@@ -225,7 +225,7 @@ class Daemon:
         self._caretaker.every(NOTE_USES_EVERY_S, self.tokens.note_uses)
         self._caretaker.every(REAP_EVERY_S, self.jobs.reconciliation.reap)
         self._caretaker.every(LOOK_AT_DISK_EVERY_S, self._look_at_disk)
-        self._caretaker.every(EXPIRE_TRAFFIC_EVERY_S, self._traffic.expire)
+        self._caretaker.every(EXPIRE_TRAFFIC_EVERY_S, self.gateway.expire)
 
     # --- life -------------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class Daemon:
         await self.runs.aclose()
         await self.calls.aclose()
         await self.jobs.aclose()
-        await self._traffic.aclose()
+        await self.gateway.aclose()
         await self._dispatch.aclose()
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
@@ -289,47 +289,6 @@ class Daemon:
 
     def attempt_folder(self, job_id: str) -> Path | None:
         return self.jobs.attempt_folder(job_id)
-
-    async def gateway_complete(
-        self,
-        body: dict[str, Any],
-        caller: Caller,
-        *,
-        request_id: str = "",
-        keep: bool = True,
-        api: Api = "chat/completions",
-        key: str = "",
-    ) -> dict[str, Any]:
-        request_id = request_id or new_id("req")
-        return await self._traffic.complete(body, caller, request_id=request_id, keep=keep, api=api, key=key)
-
-    def gateway_stream(
-        self,
-        body: dict[str, Any],
-        caller: Caller,
-        *,
-        request_id: str = "",
-        keep: bool = True,
-        api: Api = "chat/completions",
-        key: str = "",
-        on_start: Callable[[Asked], None] = lambda asked: None,
-    ) -> AsyncGenerator[bytes]:
-        request_id = request_id or new_id("req")
-        return self._traffic.stream(
-            body, caller, request_id=request_id, keep=keep, api=api, key=key, on_start=on_start
-        )
-
-    def gateway_metrics(self) -> bytes:
-        return self._dispatch.metrics.text()
-
-    def gateway_health(self) -> dict[str, dict[str, Any]]:
-        return self._dispatch.health()
-
-    async def gateway_explain(self, body: dict[str, Any], *, api: Api = "chat/completions") -> dict[str, Any]:
-        return await self._dispatch.explain(body, api=api)
-
-    def gateway_feedback(self, said: dict[str, Any], caller: Caller) -> dict[str, Any]:
-        return self._traffic.feedback(said, caller)
 
     # --- parts ------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@
     │   └── Unauthorized    missing, wrong or too weak credential
     ├── Unavailable         a part that is needed is not there (yet): service, endpoint, environment
     │   └── DiskFull        there is no room for it: names the disk, and how much to free
+    ├── ClientGone          whoever asked has left: nobody reads the answer
     ├── Unknown             it may have been stored, or not: look before doing it again
     └── Busy                another daemon holds the state directory, a port is taken
 
@@ -28,6 +29,7 @@ from pathlib import Path
 __all__ = [
     "AgentdError",
     "Busy",
+    "ClientGone",
     "Conflict",
     "DataError",
     "Denied",
@@ -150,6 +152,12 @@ class DiskFull(Unavailable):
     """There is no room on a disk; nothing was changed."""
 
     code = "disk_full"
+
+
+class ClientGone(AgentdError):
+    """Whoever asked hung up before there was an answer."""
+
+    code = "client_gone"
 
 
 class Unknown(AgentdError):

@@ -242,6 +242,9 @@ class Model(Record):
     cached_micro_usd_per_mtok: int | None = Field(
         default=None, ge=0, description="input that the endpoint had cached; as other input by default"
     )
+    written_micro_usd_per_mtok: int | None = Field(
+        default=None, ge=0, description="input that it put into its cache; twice other input by default"
+    )
     first_token_s: float = Field(
         default=60.0, gt=0, description="longest wait for the first bytes of a stream"
     )
@@ -257,11 +260,18 @@ class Model(Record):
         stated = (self.input_micro_usd_per_mtok, self.output_micro_usd_per_mtok)
         return self.kind in ("frontier", "reasoning") and None in stated
 
-    def price(self, tokens_in: float, tokens_out: float, tokens_cached: float = 0) -> int:
-        """Micro-USD, rounded up; `tokens_cached` are those of `tokens_in` that the endpoint had cached."""
+    def price(
+        self, tokens_in: float, tokens_out: float, tokens_cached: float = 0, tokens_written: float = 0
+    ) -> int:
+        """Micro-USD, rounded up.
+
+        Of `tokens_in` the endpoint had `tokens_cached` in its cache, and put `tokens_written` there.
+        """
         a, b = self.input_micro_usd_per_mtok or 0, self.output_micro_usd_per_mtok or 0
         c = a if self.cached_micro_usd_per_mtok is None else self.cached_micro_usd_per_mtok
-        return math.ceil(((tokens_in - tokens_cached) * a + tokens_cached * c + tokens_out * b) / 1_000_000)
+        w = 2 * a if self.written_micro_usd_per_mtok is None else self.written_micro_usd_per_mtok
+        plain = max(tokens_in - tokens_cached - tokens_written, 0)
+        return math.ceil((plain * a + tokens_cached * c + tokens_written * w + tokens_out * b) / 1_000_000)
 
 
 class Alias(Record):
@@ -308,6 +318,24 @@ class Alias(Record):
         default=0.0,
         ge=0,
         description="seconds that an answer stands for the same request; temperature 0 only",
+    )
+    hedge_s: float = Field(
+        default=0.0,
+        ge=0,
+        description="seconds after which the next model is asked as well, and the first to answer counts",
+    )
+    escalate_on: tuple[Literal["invalid", "cut", "unsure"], ...] = Field(
+        default=(),
+        description="ask the next model again when a whole answer does not fit its schema or tools, ended"
+        " at its limit, or has a confidence below sure_at",
+    )
+    sure_at: float = Field(
+        default=0.6, gt=0, le=1, description="with unsure: the geometric mean of the tokens' probabilities"
+    )
+    effort: dict[str, str] = Field(
+        default={},
+        description="task class -> reasoning_effort of requests that state none, for models that take it;"
+        ' "*" is for every other class',
     )
 
 

@@ -266,10 +266,12 @@ def _check(wanted: Wanted) -> None:
         )
     if wanted.lifetime_s is not None and not 0 < wanted.lifetime_s <= LONGEST_S:
         raise InputError("A token lives for a while, at most ten years", hint="Write --expires 30d")
-    if wanted.role in ("approve", "admin") and (wanted.models or wanted.per_minute or wanted.micro_usd):
+    limits = (wanted.per_minute, wanted.micro_usd)
+    if wanted.role not in ("infer", "view") and (wanted.models or any(each is not None for each in limits)):
         raise InputError(
-            f"Limits of models are no limit for a token of role {wanted.role!r}",
-            hint="Give it infer, or operate",
+            f"Limits of models are no limit for a token of role {wanted.role!r}: the jobs that it starts are "
+            "not held to them",
+            hint="Give it infer or view; what jobs cost is limited by the budget of its project",
         )
     if wanted.note in FILES:
         raise InputError(f"The note {wanted.note!r} is that of the token in {FILES[wanted.note]!r}")

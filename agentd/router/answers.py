@@ -31,14 +31,14 @@ class Kept:
 
 
 class Answers:
-    """The last 1,000. Projects do not see each other's."""
+    """The last 1,000. A `scope` sees none of another: it names the project, and all that may answer."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._kept: OrderedDict[bytes, Kept] = OrderedDict()
 
-    def find(self, project: str, api: Api, body: Mapping[str, Any], cache_s: float) -> Kept | None:
-        if (digest := _digest(project, api, body)) is None or (kept := self._kept.get(digest)) is None:
+    def find(self, scope: str, api: Api, body: Mapping[str, Any], cache_s: float) -> Kept | None:
+        if (digest := _digest(scope, api, body)) is None or (kept := self._kept.get(digest)) is None:
             return None
         if self._clock() - kept.at > cache_s:
             del self._kept[digest]
@@ -48,23 +48,23 @@ class Answers:
 
     def keep(
         self,
-        project: str,
+        scope: str,
         api: Api,
         body: Mapping[str, Any],
         request_id: str,
         model: str,
         reply: dict[str, Any],
     ) -> None:
-        if (digest := _digest(project, api, body)) is None or len(json.dumps(reply)) > LARGEST:
+        if (digest := _digest(scope, api, body)) is None or len(json.dumps(reply)) > LARGEST:
             return
         self._kept[digest] = Kept(request_id, model, reply, self._clock())
         if len(self._kept) > MOST:
             self._kept.popitem(last=False)
 
 
-def _digest(project: str, api: Api, body: Mapping[str, Any]) -> bytes | None:
+def _digest(scope: str, api: Api, body: Mapping[str, Any]) -> bytes | None:
     """None for a request whose answer is left to chance."""
     if body.get("temperature") != 0 or (body.get("n") or 1) != 1:
         return None
     asked = {name: value for name, value in body.items() if name not in IGNORED}
-    return hashlib.sha256(json.dumps([project, api, asked], sort_keys=True).encode()).digest()
+    return hashlib.sha256(json.dumps([scope, api, asked], sort_keys=True).encode()).digest()

@@ -17,12 +17,24 @@ from typing import Any, get_args
 from agentd.errors import InputError
 from agentd.sdk import Alias, Api, Capability, Model
 
-__all__ = ["APIS", "Candidate", "Measured", "Need", "Route", "contents_of", "draw_of", "need_of", "route"]
+__all__ = [
+    "APIS",
+    "NO_PRICE",
+    "Candidate",
+    "Measured",
+    "Need",
+    "Route",
+    "contents_of",
+    "draw_of",
+    "need_of",
+    "route",
+]
 
 APIS: tuple[Api, ...] = get_args(Api)
 BYTES_PER_TOKEN = 4
 """For fitting, on the low side: what is a little too long is refused by the model, and goes to the next."""
 TYPICAL_OUT = 256
+NO_PRICE = "what it costs is not known"
 LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 MEDIA: Mapping[str, Capability] = {
     "image_url": "vision", "input_image": "vision", "image": "vision", "input_audio": "audio"
@@ -113,7 +125,7 @@ def draw_of(body: Mapping[str, Any], key: str = "", contents: Sequence[Content] 
 def refusal(model: Model, need: Need, residency: Sequence[str] = ()) -> str:
     """Why a model cannot be asked; empty if it can."""
     if model.price_unknown:
-        return "what it costs is not known"
+        return NO_PRICE
     if model.apis and need.api not in model.apis:
         return f"its endpoint has no {need.api}"
     if model.capabilities is not None and (lacks := need.capabilities - set(model.capabilities)):

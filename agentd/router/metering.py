@@ -18,7 +18,7 @@ from pydantic_core import to_json
 
 from agentd.policy.callers import Caller
 from agentd.router.decide import LIMITS, count_of
-from agentd.router.upstream import Usage
+from agentd.router.usage import Usage
 from agentd.sdk import Api, Model
 from agentd.store.journal import Journal
 from agentd.store.leases import Draw, Leases
@@ -41,18 +41,21 @@ class Attempt:
 
     def __init__(self, model: Model, draw: Draw, leases: Leases) -> None:
         self.model, self._draw, self._leases = model, draw, leases
-        self.usage = Usage()
+        self.usage, self.why = Usage(), ""
         self.micro_usd = 0
         self.began = time.monotonic()
 
-    def end(self, *, cost_nothing: bool = False) -> None:
+    def end(self, *, whole: bool = True, cost_nothing: bool = False) -> None:
         """Book what it cost: by the endpoint's count, or all that was held where it gave none.
 
-        `cost_nothing` says that it surely was not billed.
+        Without `whole` the count may be of a part, and what was held counts if it is more. `cost_nothing`
+        says that it surely was not billed.
         """
         spent = self._draw.micro_usd  # it may have worked and charged: without word from it, all counts
         if self.usage:
-            spent = self.model.price(self.usage.input, self.usage.output, self.usage.cached)
+            used = self.usage
+            counted = self.model.price(used.input, used.output, used.cached, used.written)
+            spent = counted if whole else max(spent, counted)
         elif cost_nothing:
             spent = 0
         self._leases.settle(self._draw, spent)

@@ -25,6 +25,7 @@ CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 FIRST_TOKEN = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 TOKENS_PER_S = (1, 5, 10, 20, 40, 80, 160, 320, 640)
+NO_FAILURES = ("ClientGone", "NotEnough", "Hedged")
 KINDS = ("input", "output", "cached", "reasoning")
 
 Names = tuple[str, str]
@@ -70,14 +71,14 @@ class Metrics:
         for attempt in row.trace.get("attempts", ()):
             of = attempt["model"], row.asked
             self._micro_usd[of] += attempt["micro_usd"]
-            if attempt["status"] != "ok":
+            if attempt["status"] != "ok" and not attempt["status"].startswith(NO_FAILURES):
                 self._failures[*of, attempt["status"].partition(":")[0]] += 1
             for kind in KINDS:
                 if tokens := attempt.get(f"{kind}_tokens"):
                     self._tokens[*of, kind] += tokens
         if row.status != "ok" or row.trace.get("cached"):
             return
-        last = row.trace["attempts"][-1]
+        last = [each for each in row.trace["attempts"] if each["model"] == row.model][-1]
         _of(self._seconds, names, SECONDS).observe(row.seconds)
         first_s = last.get("first_token_s")
         if first_s is not None:

@@ -50,11 +50,13 @@ class Spans:
     def emit(self, row: RequestRow) -> None:
         """The spans of a request that has ended."""
         from opentelemetry.trace import SpanKind, set_span_in_context
+        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         operation = OPERATIONS.get(row.trace.get("api", ""), "chat")
         began = round((row.at - row.seconds) * NS)
         whole = self._tracer.start_span(
             f"{operation} {row.asked}",
+            context=TraceContextTextMapPropagator().extract({"traceparent": row.trace.get("parent", "")}),
             kind=SpanKind.SERVER,
             start_time=began,
             attributes={
@@ -105,5 +107,5 @@ def _close(span: Any, status: str, at: int) -> None:
 
     if status != "ok":
         span.set_attribute("error.type", status.partition(":")[0])
-        span.set_status(Status(StatusCode.ERROR, status))
+        span.set_status(Status(StatusCode.ERROR))  # what an endpoint said may repeat the request
     span.end(end_time=at)

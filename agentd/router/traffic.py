@@ -24,8 +24,9 @@ from agentd.config import Capture
 from agentd.errors import AgentdError, InputError, NotFound
 from agentd.policy.callers import Caller
 from agentd.redaction import redact
-from agentd.router.dispatch import Asked, Dispatch
-from agentd.sdk import Api, Exchange, Judgement
+from agentd.router.dispatch import Dispatch
+from agentd.router.inquiry import Asked, Inquiry
+from agentd.sdk import Exchange, Judgement
 from agentd.store.journal import Journal
 from agentd.store.judgements import JudgementTable
 from agentd.store.requests import RequestRow, RequestTable
@@ -75,45 +76,26 @@ class Traffic:
         self._writer: asyncio.Task[None] | None = None
         self._failing = False
 
-    async def complete(
-        self,
-        body: Mapping[str, Any],
-        caller: Caller,
-        *,
-        request_id: str,
-        keep: bool = True,
-        api: Api = "chat/completions",
-        key: str = "",
-    ) -> dict[str, Any]:
-        reply = await self._dispatch.complete(body, caller, request_id=request_id, api=api, key=key)
-        if keep and api == "chat/completions" and self._wants(request_id, caller):
-            self._note(request_id, body, answer_of(reply))
+    async def complete(self, inquiry: Inquiry) -> dict[str, Any]:
+        """See `Dispatch.complete`."""
+        reply = await self._dispatch.complete(inquiry)
+        if self._wants(inquiry):
+            self._note(inquiry, answer_of(reply))
         return reply
 
     async def stream(
-        self,
-        body: Mapping[str, Any],
-        caller: Caller,
-        *,
-        request_id: str,
-        keep: bool = True,
-        api: Api = "chat/completions",
-        key: str = "",
-        on_start: Callable[[Asked], None] = lambda asked: None,
+        self, inquiry: Inquiry, on_start: Callable[[Asked], None] = lambda asked: None
     ) -> AsyncGenerator[bytes]:
-        keep = keep and api == "chat/completions" and self._wants(request_id, caller)
-        size, events = 0, list[bytes]()
-        asked = self._dispatch.stream(
-            body, caller, request_id=request_id, api=api, key=key, on_start=on_start
-        )
-        async with aclosing(asked) as chunks:
+        """See `Dispatch.stream`."""
+        keep, size, events = self._wants(inquiry), 0, list[bytes]()
+        async with aclosing(self._dispatch.stream(inquiry, on_start)) as chunks:
             async for chunk in chunks:
                 size += len(chunk)
                 if keep and size <= 4 * MOST_BYTES:  # an event is some times longer than its text
                     events.append(chunk)
                 yield chunk
         if keep and size <= 4 * MOST_BYTES:
-            self._note(request_id, body, streamed_answer(b"".join(events)))
+            self._note(inquiry, streamed_answer(b"".join(events)))
 
     def feedback(self, said: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
         """Store what a client says about its own request; the later word counts.
@@ -167,11 +149,13 @@ class Traffic:
 
     # --- parts ------------------------------------------------------------------------------
 
-    def _wants(self, request_id: str, caller: Caller) -> bool:
+    def _wants(self, inquiry: Inquiry) -> bool:
         return (
             bool(self._capture.aliases)
-            and not caller.principal.startswith("job:")
-            and is_drawn(request_id, self._capture.share)
+            and inquiry.keep
+            and inquiry.api == "chat/completions"
+            and not inquiry.caller.principal.startswith("job:")
+            and is_drawn(inquiry.id, self._capture.share)
         )
 
     def _is_kept(self, request_id: str) -> bool:
@@ -180,14 +164,14 @@ class Traffic:
         except AgentdError:  # a disk that fails costs the texts and not the score
             return False
 
-    def _note(self, request_id: str, body: Mapping[str, Any], answer: tuple[str, str] | None) -> None:
-        row, messages = self._requests.find(request_id), texts_of(body["messages"])
+    def _note(self, inquiry: Inquiry, answer: tuple[str, str] | None) -> None:
+        row, messages = self._requests.find(inquiry.id), texts_of(inquiry.body["messages"])
         if row is None or answer is None or messages is None or not self._is_wanted(row):
             return
         exchange = Exchange(
             id=row.id, asked=row.asked, model=row.model, principal=row.principal, project=row.project,
             messages=messages, answer=answer[0], finish=answer[1], at=row.at,
-            user=str(body.get("user") or ""),
+            user=str(inquiry.body.get("user") or ""),
         )  # fmt: skip
         size = len(answer[0]) + sum(len(message["content"]) for message in messages)
         if size > MOST_BYTES:

@@ -264,7 +264,7 @@ class _Api:
 
     async def models(self, request: Request, caller: Caller) -> Response:
         catalog = self._kernel.catalog
-        health = self._kernel.gateway_health()
+        health = self._kernel.routing.health()
         return _json({"models": catalog.list(), "aliases": catalog.aliases(), "health": health})
 
     async def reports(self, request: Request, caller: Caller) -> Response:
@@ -299,10 +299,10 @@ class _Api:
         api = request.query_params.get("api", "chat/completions")
         if api not in APIS:
             raise InputError(f"{api!r} is no path of the gateway", hint=f"One of {', '.join(APIS)}")
-        return _json(await self._kernel.gateway_explain(await body_of(request), api=api))
+        return _json(await self._kernel.routing.explain(await body_of(request), api=api))
 
     async def metrics(self, request: Request, caller: Caller) -> Response:
-        return Response(self._kernel.gateway_metrics(), media_type=CONTENT_TYPE)
+        return Response(self._kernel.metrics.text(), media_type=CONTENT_TYPE)
 
     async def ledger(self, request: Request, caller: Caller) -> Response:
         names = ("principal", "project", "subject", "before")

@@ -6,10 +6,12 @@ decision. Fields that are not known here are passed on as they came.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 from pydantic_core import to_json
@@ -17,15 +19,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from agentd.errors import AgentdError
-from agentd.ids import new_id
+from agentd.errors import AgentdError, ClientGone
 from agentd.locations import CAPTURE_HEADER
 from agentd.redaction import redact
 from agentd.router.decide import APIS
 from agentd.sdk import Api
 from agentd.server.api import body_of, streamed
 from agentd.server.auth import caller_of, require
-from agentd.server.ports import Asked, Kernel
+from agentd.server.ports import Asked, Caller, Inquiry, Kernel
 from agentd.server.wire import status_of
 
 __all__ = ["gateway_routes"]
@@ -34,6 +35,9 @@ log = logging.getLogger(__name__)
 
 KINDS = {402: "insufficient_quota", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 """OpenAI's words for our statuses."""
+FORWARDED: Mapping[Api, tuple[str, ...]] = {"messages": ("anthropic-version", "anthropic-beta")}
+"""Headers that belong to an API, and go on to the endpoint."""
+LOOK_AFTER_S = 1.0
 KEY_HEADER = "x-agentd-key"
 """Requests with the same value are answered by the same model of an alias."""
 
@@ -56,23 +60,21 @@ def gateway_routes(kernel: Kernel) -> list[Route]:
         async def ask(request: Request) -> Response:
             caller = require(caller_of(request.scope, "gateway"), "infer")
             body = await body_of(request)
-            request_id, keep = new_id("req"), request.headers.get(CAPTURE_HEADER, "on").lower() == "on"
-            key, headers = request.headers.get(KEY_HEADER, ""), {"x-request-id": request_id}
+            inquiry = inquiry_of(request, api, body, caller)
+            headers = {"x-request-id": inquiry.id}
             if not body.get("stream") or api == "embeddings":
-                reply = await kernel.gateway_complete(
-                    body, caller, request_id=request_id, keep=keep, api=api, key=key
-                )
+                async with while_connected(request):
+                    reply = await kernel.gateway.complete(inquiry)
                 headers["x-agentd-model"] = _ascii(reply["agentd"]["model"])
                 return Response(to_json(reply), media_type="application/json", headers=headers)
 
             def started(asked: Asked) -> None:
                 headers["x-agentd-model"] = _ascii(asked.model)
 
-            chunks = kernel.gateway_stream(
-                body, caller, request_id=request_id, keep=keep, api=api, key=key, on_start=started
-            )
+            chunks = kernel.gateway.stream(inquiry, started)
             # The status line waits for the first event, so that a refusal is an error and no broken stream.
-            first = await anext(chunks, b"")
+            async with while_connected(request):
+                first = await anext(chunks, b"")
             stream = streamed(_prepend(first, chunks), bytes, lambda error: _error_event(api, error))
             headers["cache-control"] = "no-cache"
             return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
@@ -81,13 +83,56 @@ def gateway_routes(kernel: Kernel) -> list[Route]:
 
     async def feedback(request: Request) -> Response:
         caller = require(caller_of(request.scope, "gateway"), "infer")
-        return JSONResponse(kernel.gateway_feedback(await body_of(request), caller))
+        return JSONResponse(kernel.gateway.feedback(await body_of(request), caller))
 
     return [
         *(Route(f"/v1/{api}", _in_words(asking(api), api), methods=["POST"]) for api in APIS),
         Route("/v1/models", _in_words(models), methods=["GET"]),
         Route("/v1/feedback", _in_words(feedback), methods=["POST"]),
     ]
+
+
+def inquiry_of(request: Request, api: Api, body: dict[str, Any], caller: Caller) -> Inquiry:
+    """A request as the kernel takes it."""
+    told = request.headers
+    return Inquiry(
+        body,
+        caller,
+        api,
+        key=told.get(KEY_HEADER, ""),
+        keep=told.get(CAPTURE_HEADER, "on").lower() == "on",
+        headers={name: told[name] for name in FORWARDED[api] if name in told} if api in FORWARDED else {},
+        parent=told.get("traceparent", ""),
+    )
+
+
+@contextlib.asynccontextmanager
+async def while_connected(request: Request) -> AsyncGenerator[None]:
+    """Ends what is inside when the client leaves, which ends the work at the endpoint too.
+
+    Looked at only after `LOOK_AFTER_S`: most requests are over by then. Raises `ClientGone`.
+    """
+    loop = asyncio.get_running_loop()
+    watches: list[asyncio.Task[None]] = []
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        scope.reschedule(loop.time())
+
+    scope = asyncio.timeout(None)
+    look = loop.call_later(LOOK_AFTER_S, lambda: watches.append(loop.create_task(watch())))
+    try:
+        async with scope:
+            yield
+    except TimeoutError:
+        if not scope.expired():
+            raise
+        raise ClientGone("Whoever asked has left") from None
+    finally:
+        look.cancel()
+        for each in watches:
+            each.cancel()
 
 
 async def _prepend(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:

@@ -18,7 +18,7 @@ from agentd.config import Capture
 from agentd.policy.approvals import Question
 from agentd.policy.callers import Caller
 from agentd.policy.credentials import Wanted
-from agentd.router.dispatch import Asked
+from agentd.router.inquiry import Asked, Inquiry
 from agentd.signals import Changes
 from agentd.store.requests import RequestRow
 from agentd.store.tokens import Role
@@ -26,9 +26,13 @@ from agentd.store.tokens import Role
 __all__ = [
     "AllJobs",
     "Approvals",
+    "Asked",
     "Caller",
     "Calls",
     "Entries",
+    "Figures",
+    "Gateway",
+    "Inquiry",
     "Jobs",
     "Journal",
     "Kernel",
@@ -38,6 +42,7 @@ __all__ = [
     "Quotes",
     "Requests",
     "Role",
+    "Routing",
     "Runs",
     "Seen",
     "Tokens",
@@ -177,6 +182,38 @@ class Seen(Protocol):
     def ledger(self) -> Ledger: ...
 
 
+class Gateway(Protocol):
+    async def complete(self, inquiry: Inquiry) -> dict[str, Any]:
+        """Answer one request. Raises `AgentdError`."""
+        ...
+
+    def stream(self, inquiry: Inquiry, on_start: Callable[[Asked], None] = ...) -> AsyncGenerator[bytes]:
+        """The same as server-sent events, as they go over the wire. May raise before the first chunk."""
+        ...
+
+    def feedback(self, said: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+        """Store what a client says about its own request. Raises `NotFound` for another's, `InputError`."""
+        ...
+
+
+class Routing(Protocol):
+    async def explain(
+        self, body: Mapping[str, Any], *, api: sdk.Api = "chat/completions", key: str = ""
+    ) -> dict[str, Any]:
+        """Whom a request would be sent to, and why; nothing is sent."""
+        ...
+
+    def health(self) -> dict[str, dict[str, Any]]:
+        """How each model that was asked is doing."""
+        ...
+
+
+class Figures(Protocol):
+    def text(self) -> bytes:
+        """Figures in Prometheus' text format."""
+        ...
+
+
 class Kernel(Protocol):
     """Whatever belongs to somebody is asked for through `seen_by`."""
 
@@ -224,50 +261,9 @@ class Kernel(Protocol):
         """Announces whatever happens to a job or a run."""
         ...
 
-    async def gateway_complete(
-        self,
-        body: dict[str, Any],
-        caller: Caller,
-        *,
-        request_id: str = "",
-        keep: bool = True,
-        api: sdk.Api = "chat/completions",
-        key: str = "",
-    ) -> dict[str, Any]:
-        """Answer one request; its texts are never kept without `keep`. Raises `AgentdError`.
-
-        The same `key` is answered by the same model of an alias.
-        """
-        ...
-
-    def gateway_stream(
-        self,
-        body: dict[str, Any],
-        caller: Caller,
-        *,
-        request_id: str = "",
-        keep: bool = True,
-        api: sdk.Api = "chat/completions",
-        key: str = "",
-        on_start: Callable[[Asked], None] = ...,
-    ) -> AsyncGenerator[bytes]:
-        """The same as server-sent events, as they go over the wire. May raise before the first chunk."""
-        ...
-
-    def gateway_metrics(self) -> bytes:
-        """Figures in Prometheus' text format."""
-        ...
-
-    def gateway_health(self) -> dict[str, dict[str, Any]]:
-        """How each model that was asked is doing."""
-        ...
-
-    async def gateway_explain(
-        self, body: dict[str, Any], *, api: sdk.Api = "chat/completions"
-    ) -> dict[str, Any]:
-        """Whom a request would be sent to, and why; nothing is sent."""
-        ...
-
-    def gateway_feedback(self, said: dict[str, Any], caller: Caller) -> dict[str, Any]:
-        """Store what a client says about its own request. Raises `NotFound` for another's, `InputError`."""
-        ...
+    @property
+    def gateway(self) -> Gateway: ...
+    @property
+    def routing(self) -> Routing: ...
+    @property
+    def metrics(self) -> Figures: ...

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from agentd.errors import (
     AgentdError,
     Busy,
+    ClientGone,
     Conflict,
     DataError,
     Denied,
@@ -24,7 +25,7 @@ from agentd.errors import (
     Unknown,
 )
 from agentd.redaction import redact
-from agentd.router.dispatch import UpstreamError
+from agentd.router.faults import UpstreamError
 
 __all__ = ["STATUS", "dump", "error_body", "error_of", "status_of"]
 
@@ -39,6 +40,7 @@ STATUS: dict[type[AgentdError], int] = {
     Unauthorized: 403,  # known but too weak: a missing or wrong token ends at the guard with 401
     DiskFull: 507,
     Unavailable: 503,
+    ClientGone: 499,
     Unknown: 500,
     Busy: 503,
     UpstreamError: 502,

@@ -264,6 +264,8 @@ async def test_nobody_gives_a_longer_life_than_their_own(served: Served) -> None
         ({"person": "alice", "role": "approve", "project": "x"}, "cannot be bound to a project"),
         ({"agent": "ci", "role": "view", "project": "default"}, "cannot be bound to project 'default'"),
         ({"agent": "ci", "role": "view", "lifetime_s": -1}, "lives for a while"),
+        ({"agent": "ci", "role": "operate", "micro_usd": 0}, "are no limit for a token of role 'operate'"),
+        ({"person": "alice", "role": "admin", "models": ["x"]}, "are no limit for a token of role 'admin'"),
         ({"agent": "ci", "role": "view", "note": "owner"}, "that of the token in 'owner-token'"),
     ],
 )

@@ -13,13 +13,18 @@ import pytest
 
 
 class Endpoint(ThreadingHTTPServer):
-    """`seen` holds what was asked: (body, authorization)."""
+    """`seen` holds what was asked: (body, authorization); `headers` those of each request.
+
+    `arrived` and `left`: somebody asked "waits", and has hung up.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.seen: list[tuple[dict[str, Any], str | None]] = []
+        self.headers: list[dict[str, str]] = []
+        self.arrived, self.left = threading.Event(), threading.Event()
 
     @property
     def url(self) -> str:
@@ -33,6 +38,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.seen.append((body, self.headers["Authorization"] or self.headers["x-api-key"]))
+        self.server.headers.append({name.lower(): value for name, value in self.headers.items()})
         usage = {"prompt_tokens": 10, "completion_tokens": body.get("max_tokens", 5)}
         if not self.path.endswith("/chat/completions"):
             self._other(body, self.path.removeprefix("/v1/"))
@@ -67,8 +73,21 @@ class Handler(BaseHTTPRequestHandler):
                 self._send(200, "<html>hello</html>")
             case "empty":
                 self._send(200, json.dumps({"choices": [], "usage": usage}))
+            case "cut_off":
+                self._send(200, json.dumps({"choices": [_choice("hel", "length")], "usage": usage}))
+            case "unsure":
+                told = {"content": [{"token": "he", "logprob": -1.5}]} if body.get("logprobs") else None
+                self._send(
+                    200, json.dumps({"choices": [_choice("he?") | {"logprobs": told}], "usage": usage})
+                )
+            case "prose":
+                self._send(200, json.dumps({"choices": [_choice("Certainly!")], "usage": usage}))
             case "uncounted":
                 self._send(200, json.dumps({"choices": [_choice("hi")]}))
+            case "waits":
+                self.server.arrived.set()
+                if not self.rfile.read(1):
+                    self.server.left.set()
             case "hangs_up":
                 self.close_connection = True
             case _ if body["stream"]:
@@ -98,14 +117,16 @@ class Handler(BaseHTTPRequestHandler):
                     "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [text],
                     "stop_reason": "end_turn", "stop_sequence": None, "usage": usage,
                 }  # fmt: skip
+                if body["model"] == "writes":
+                    message["usage"] = usage | {"cache_creation_input_tokens": 6}
                 if body.get("stream"):
-                    self._messages(message)
+                    self._messages(message, body["model"])
                 else:
                     self._send(200, json.dumps(message))
             case _:
                 self._send(404, json.dumps({"error": {"message": "no such path"}}))
 
-    def _messages(self, message: dict[str, Any]) -> None:
+    def _messages(self, message: dict[str, Any], model: str) -> None:
         begun = message | {"content": [], "usage": message["usage"] | {"output_tokens": 1}}
         delta = {"type": "text_delta", "text": "hello, message_stop"}
         events: list[dict[str, Any]] = [
@@ -116,6 +137,8 @@ class Handler(BaseHTTPRequestHandler):
             {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}},
             {"type": "message_stop"},
         ]
+        if model == "cut":
+            del events[2:]
         self._send(
             200,
             "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events),
@@ -154,8 +177,8 @@ def _called(tool: dict[str, Any]) -> dict[str, Any]:
     return {"index": 0, "message": message, "finish_reason": "tool_calls"}
 
 
-def _choice(text: str) -> dict[str, Any]:
-    return {"index": 0, "message": {"role": "assistant", "content": text}}
+def _choice(text: str, finish: str = "stop") -> dict[str, Any]:
+    return {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def serve(boot: Any, endpoint: Any) -> Any:
                 input_micro_usd_per_mtok=3_000_000, output_micro_usd_per_mtok=15_000_000,
                 cached_micro_usd_per_mtok=1_000_000,
             )
-            for name in ("fine", "broken", "cut", "picky", "limited")
+            for name in ("fine", "broken", "cut", "picky", "limited", "waits")
         ]  # fmt: skip
         aliases = (Alias(name="support", weights={"broken": 1}, fallbacks=("fine",)),)
         with bind("127.0.0.1", 0) as listener:
@@ -154,6 +154,30 @@ async def test_anthropics_streams(serve: Any) -> None:
             assert await stream.get_final_text() == "hello, message_stop"
         row = daemon.requests.list(1)[0]
         assert (row.status, row.input_tokens, row.output_tokens) == ("ok", 10, 5)
+
+
+async def test_versions_and_betas_of_anthropics_api_go_on_to_the_endpoint(serve: Any, endpoint: Any) -> None:
+    async with serve() as (_, _, client):
+        await client.messages.create(
+            model="fine", max_tokens=5, messages=SAID, extra_headers={"anthropic-beta": "context-1m"}
+        )
+        [seen] = endpoint.headers
+        assert seen["anthropic-beta"] == "context-1m"
+        assert seen["anthropic-version"] == client.default_headers["anthropic-version"]
+
+
+async def test_the_endpoint_stops_working_for_whoever_leaves(
+    serve: Any, endpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentd.server.gateway.LOOK_AFTER_S", 0.01)
+    async with serve() as (daemon, client, _):
+        asking = asyncio.create_task(client.chat.completions.create(model="waits", messages=SAID))
+        assert await asyncio.to_thread(endpoint.arrived.wait, 30)
+        asking.cancel()
+        assert await asyncio.to_thread(endpoint.left.wait, 30)
+        [row] = daemon.requests.list()
+        assert row.status.startswith("ClientGone: ")
+        assert row.micro_usd > 0, "nobody knows how far it had come"
 
 
 async def test_a_key_is_good_for_its_models_its_rate_and_its_money(serve: Any) -> None:

@@ -14,7 +14,8 @@ from agentd.config import Budget
 from agentd.daemon import Daemon
 from agentd.errors import AgentdError, InputError, NotFound, OverBudget, Unavailable
 from agentd.policy.callers import Caller
-from agentd.router.dispatch import UpstreamError
+from agentd.router.faults import UpstreamError
+from agentd.router.inquiry import Inquiry
 from agentd.sdk import Alias, Model
 from agentd.server.app import bind, http_server
 from agentd.store.database import reading
@@ -61,9 +62,9 @@ def body(model: str, **more: Any) -> dict[str, Any]:
 async def asked(daemon: Daemon, request: dict[str, Any], caller: Caller, streamed: bool) -> None:
     """One request, answered whole or read to the end of its stream."""
     if not streamed:
-        await daemon.gateway_complete(request, caller)
+        await daemon.gateway.complete(Inquiry(request, caller))
         return
-    async for _ in daemon.gateway_stream(request, caller):
+    async for _ in daemon.gateway.stream(Inquiry(request, caller)):
         pass
 
 
@@ -75,7 +76,7 @@ async def test_an_answer_is_passed_on_with_its_reason_and_costs_what_the_endpoin
     reach: Reach, agent: Caller, endpoint: Any
 ) -> None:
     daemon = await reach()
-    reply = await daemon.gateway_complete(body("fine", temperature=0, user="u"), agent)
+    reply = await daemon.gateway.complete(Inquiry(body("fine", temperature=0, user="u"), agent))
     assert reply["choices"][0]["message"]["content"] == "hello"
     assert reply["agentd"]["model"] == "fine"
     sent, authorization = endpoint.seen[0]
@@ -93,7 +94,7 @@ async def test_an_answer_is_passed_on_with_its_reason_and_costs_what_the_endpoin
 
 async def test_a_stream_is_passed_through_and_metered_by_its_last_event(reach: Reach, agent: Caller) -> None:
     daemon = await reach()
-    chunks = b"".join([chunk async for chunk in daemon.gateway_stream(body("fine"), agent)])
+    chunks = b"".join([chunk async for chunk in daemon.gateway.stream(Inquiry(body("fine"), agent))])
     events = [line[6:] for line in chunks.decode().splitlines() if line]
     words = [json.loads(event)["choices"][0]["delta"]["content"] for event in events[:2]]
     assert "".join(words) == "hello"
@@ -103,7 +104,7 @@ async def test_a_stream_is_passed_through_and_metered_by_its_last_event(reach: R
 
 async def test_a_stream_that_the_reader_leaves_counts_what_was_set_aside(reach: Reach, agent: Caller) -> None:
     daemon = await reach()
-    stream: Any = daemon.gateway_stream(body("fine", max_tokens=5), agent)
+    stream: Any = daemon.gateway.stream(Inquiry(body("fine", max_tokens=5), agent))
     await anext(stream)
     held = daemon.ledger.summary().day_reserved
     await stream.aclose()
@@ -142,7 +143,7 @@ async def test_what_goes_wrong_at_the_endpoint_is_told_in_its_words(
 
 async def test_an_answer_without_usage_counts_what_was_set_aside(reach: Reach, agent: Caller) -> None:
     daemon = await reach()
-    await daemon.gateway_complete(body("uncounted", max_tokens=7), agent)
+    await daemon.gateway.complete(Inquiry(body("uncounted", max_tokens=7), agent))
     assert daemon.ledger.summary().day_spent == last(daemon).micro_usd > 7 * 15
 
 
@@ -165,7 +166,7 @@ async def test_a_missing_key_names_its_variable_and_nothing_is_sent(
 ) -> None:
     daemon = await reach()
     with pytest.raises(Unavailable, match=r"variable KEY_NOBODY_SET is not set. Set KEY_NOBODY_SET where"):
-        await daemon.gateway_complete(body("keyless"), agent)
+        await daemon.gateway.complete(Inquiry(body("keyless"), agent))
     assert endpoint.seen == []
     assert daemon.ledger.summary().entries == []
 
@@ -173,14 +174,14 @@ async def test_a_missing_key_names_its_variable_and_nothing_is_sent(
 async def test_an_endpoint_that_is_not_there_costs_nothing(reach: Reach, agent: Caller) -> None:
     daemon = await reach()
     with pytest.raises(Unavailable, match=r"'gone' at http://127.0.0.1:1/v1 cannot be reached"):
-        await daemon.gateway_complete(body("gone"), agent)
+        await daemon.gateway.complete(Inquiry(body("gone"), agent))
     assert daemon.ledger.summary().day_spent == 0
 
 
 async def test_a_local_model_that_is_not_served_says_how_to_serve_it(reach: Reach, agent: Caller) -> None:
     daemon = await reach()
     with pytest.raises(Unavailable, match=r"not being served. Start it: agentd call serve model=local"):
-        await daemon.gateway_complete(body("local"), agent)
+        await daemon.gateway.complete(Inquiry(body("local"), agent))
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ async def test_a_request_that_makes_no_sense_is_refused_before_it_is_sent(
 ) -> None:
     daemon = await reach()
     with pytest.raises(InputError, match=said):
-        await daemon.gateway_complete(body("fine") | changes, agent)
+        await daemon.gateway.complete(Inquiry(body("fine") | changes, agent))
     assert endpoint.seen == []
     assert daemon.ledger.summary().entries == []
 
@@ -207,7 +208,7 @@ async def test_a_request_that_makes_no_sense_is_refused_before_it_is_sent(
 async def test_an_unknown_model_is_answered_with_the_nearest_name(reach: Reach, agent: Caller) -> None:
     daemon = await reach()
     with pytest.raises(NotFound, match="Did you mean 'fine'"):
-        await daemon.gateway_complete(body("fin"), agent)
+        await daemon.gateway.complete(Inquiry(body("fin"), agent))
 
 
 async def test_a_job_asks_models_through_the_gateway_with_a_key_of_its_own(
@@ -254,10 +255,10 @@ async def test_many_requests_take_few_commits_of_money_and_free_ones_none(
     free = Model(name="free", kind="local", endpoint=endpoint.url, upstream="fine")
     daemon = await reach(also=(free,))
     for _ in range(40):
-        await daemon.gateway_complete(body("free"), agent)
+        await daemon.gateway.complete(Inquiry(body("free"), agent))
     assert daemon.ledger.entries() == []
     for _ in range(40):
-        await daemon.gateway_complete(body("fine", max_tokens=5), agent)
+        await daemon.gateway.complete(Inquiry(body("fine", max_tokens=5), agent))
     assert len(daemon.ledger.entries()) < 10
     assert daemon.ledger.summary().day_spent == 40 * SPENT
     assert len(daemon.requests.list(100)) == 80
@@ -267,7 +268,7 @@ async def test_records_are_written_behind_the_answers_and_all_of_them_at_the_end
     reach: Reach, boot: Boot, agent: Caller
 ) -> None:
     daemon = await reach()
-    reply = await daemon.gateway_complete(body("fine"), agent)
+    reply = await daemon.gateway.complete(Inquiry(body("fine"), agent))
     written = "SELECT count(*) FROM requests"
     assert daemon.store.value(written) == 0
     assert daemon.requests.find(reply["agentd"]["request_id"]) is not None
@@ -284,7 +285,7 @@ async def test_records_are_written_behind_the_answers_and_all_of_them_at_the_end
 async def test_what_a_job_asks_of_models_is_booked_on_whoever_started_it(reach: Reach, agent: Caller) -> None:
     daemon = await reach()
     job = replace(agent, principal="job:job-1", role="infer", charged="agent:ada", project="support")
-    await daemon.gateway_complete(body("fine"), job)
+    await daemon.gateway.complete(Inquiry(body("fine"), job))
     assert last(daemon).principal == "job:job-1"
     [entry] = daemon.ledger.summary().entries
     assert (entry.principal, entry.project, entry.settled) == ("agent:ada", "support", SPENT)
@@ -296,14 +297,14 @@ async def test_a_model_whose_price_nobody_knows_is_not_asked(
     unknown = Model(name="unknown", kind="frontier", endpoint=endpoint.url, upstream="fine")
     daemon = await reach(also=(unknown,))
     with pytest.raises(Unavailable, match=r"What 'unknown' costs is not known.*input_ and output_micro_usd"):
-        await daemon.gateway_complete(body("unknown"), agent)
+        await daemon.gateway.complete(Inquiry(body("unknown"), agent))
     assert endpoint.seen == []
 
 
 async def test_a_price_without_a_date_is_used_and_journalled_once_a_day(reach: Reach, agent: Caller) -> None:
     daemon = await reach()
     for _ in range(2):
-        await daemon.gateway_complete(body("fine"), agent)
+        await daemon.gateway.complete(Inquiry(body("fine"), agent))
     [told] = [entry for entry in daemon.journal.tail() if entry.kind == "price.doubtful"]
     assert (told.subject, told.data["why"]) == ("fine", "the price of 'fine' has no date")
 
@@ -313,11 +314,11 @@ async def test_a_job_gets_no_more_from_models_than_was_approved_for_it(
 ) -> None:
     daemon = await reach()
     job = replace(agent, principal="job:job-1", role="infer", charged="agent:ada", allowance=200)
-    await daemon.gateway_complete(body("fine", max_tokens=5), job)
+    await daemon.gateway.complete(Inquiry(body("fine", max_tokens=5), job))
     with pytest.raises(
         OverBudget,
         match=r"what may be spent on the requests of job-1 is \$0.0002, of which \$0.000105 is spent",
     ):
-        await daemon.gateway_complete(body("fine", max_tokens=5), job)
-    await daemon.gateway_complete(body("fine", max_tokens=5), agent)
+        await daemon.gateway.complete(Inquiry(body("fine", max_tokens=5), job))
+    await daemon.gateway.complete(Inquiry(body("fine", max_tokens=5), agent))
     assert daemon.ledger.leased("job-1") == SPENT

@@ -8,6 +8,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agentd.policy.callers import Caller
+from agentd.router.inquiry import Inquiry
 from agentd.sdk import Alias, Model
 
 pytestmark = pytest.mark.anyio
@@ -29,12 +30,12 @@ async def test_requests_tokens_cost_and_health_are_counted_by_model_and_alias(
     )  # fmt: skip
     alias = Alias(name="support", weights={"limited": 1}, fallbacks=("fine",))
     daemon = await boot(models=models, aliases=(alias,))
-    await daemon.gateway_complete(body("support"), agent)
-    async for _ in daemon.gateway_stream(body("support"), agent):
+    await daemon.gateway.complete(Inquiry(body("support"), agent))
+    async for _ in daemon.gateway.stream(Inquiry(body("support"), agent)):
         pass
     samples = {
         (sample.name, *sorted(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(daemon.gateway_metrics().decode())
+        for family in text_string_to_metric_families(daemon.metrics.text().decode())
         for sample in family.samples
     }
 

@@ -13,8 +13,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from agentd.config import Telemetry
 from agentd.policy.callers import Caller
+from agentd.router.inquiry import Inquiry
 from agentd.sdk import Alias, Model
 
+PARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 pytestmark = pytest.mark.anyio
 
 
@@ -76,7 +78,9 @@ async def test_a_request_is_a_span_with_one_for_each_attempt_and_no_text(
     telemetry = Telemetry(otlp=f"http://127.0.0.1:{collector.server_address[1]}")
     daemon = await boot(models=models, aliases=(alias,), telemetry=telemetry)
     messages = [{"role": "user", "content": "a text that nobody else should read"}]
-    reply = await daemon.gateway_complete({"model": "support", "messages": messages}, agent)
+    reply = await daemon.gateway.complete(
+        Inquiry({"model": "support", "messages": messages}, agent, parent=PARENT)
+    )
     await boot.stop(daemon)
     spans = collector.spans()
     whole, failed, answered = spans["chat support"], spans["chat limited"], spans["chat fine"]
@@ -87,4 +91,6 @@ async def test_a_request_is_a_span_with_one_for_each_attempt_and_no_text(
     assert facts(failed)["error.type"] == "UpstreamError"
     assert whole.start_time_unix_nano <= failed.start_time_unix_nano < answered.end_time_unix_nano
     assert whole.status.code == 0
+    assert b"slow down" not in b"".join(collector.bodies), "what an endpoint said may repeat the request"
+    assert whole.parent_span_id.hex() == "00f067aa0ba902b7"
     assert b"nobody else should read" not in b"".join(collector.bodies)

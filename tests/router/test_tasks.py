@@ -11,6 +11,7 @@ import pytest
 
 from agentd.errors import Unavailable
 from agentd.policy.callers import Caller
+from agentd.router.inquiry import Inquiry
 from agentd.router.tasks import Task, Tasks, question_of
 from agentd.sdk import Alias, Model, Report
 
@@ -133,7 +134,7 @@ async def test_requests_go_where_their_class_was_measured(
 
     async def answered_by(text: str) -> str:
         body = {"model": "support", "messages": [{"role": "user", "content": text}]}
-        return (await daemon.gateway_complete(body, agent))["agentd"]["model"]
+        return (await daemon.gateway.complete(Inquiry(body, agent)))["agentd"]["model"]
 
     assert await answered_by("good morning") == "small"
     assert await answered_by("def f(): {}") == "large"
@@ -142,5 +143,5 @@ async def test_requests_go_where_their_class_was_measured(
     assert "good enough for 'code'" in row.why
     hard = {**DIFFICULTY, "head": {"weights": [[0], [0]], "bias": [0, 2], "temperature": 1.0}}
     daemon.artifacts.add("router", head(hard), name="kinds")
-    told = await daemon.gateway_explain({"model": "support", "messages": [{"role": "user", "content": "hi"}]})
+    told = await daemon.routing.explain({"model": "support", "messages": [{"role": "user", "content": "hi"}]})
     assert told["classified"] == "the smaller model is enough with 0.12"

@@ -20,6 +20,7 @@ from agentd.daemon import Daemon
 from agentd.errors import Denied, InputError
 from agentd.policy.callers import Caller
 from agentd.policy.credentials import Wanted
+from agentd.router.inquiry import Inquiry
 from agentd.router.traffic import is_drawn, streamed_answer, texts_of
 from agentd.sdk import Alias, Exchange, Model
 from agentd.server.app import bind, http_server
@@ -58,7 +59,7 @@ class Client(httpx.AsyncClient):
         return await self.post("/v1/feedback", json={"request_id": request_id} | said, headers=headers)
 
     def kept(self) -> list[Exchange]:
-        return self.daemon._traffic.kept("tickets")  # pyright: ignore[reportPrivateUsage]
+        return self.daemon.gateway.kept("tickets")  # pyright: ignore[reportPrivateUsage]
 
 
 Gateway = Callable[..., Any]
@@ -142,7 +143,7 @@ async def test_others_jobs_and_whoever_opts_out_are_not_kept(gateway: Gateway, a
         await client.ask(ada | {"agentd-capture": "off"})
         await client.ask(ada, model="fine")
         body = {"model": "tickets", "messages": [{"role": "user", "content": "a row of a suite"}]}
-        await client.daemon.gateway_complete(body, replace(agent, principal="job:job-1"))
+        await client.daemon.gateway.complete(Inquiry(body, replace(agent, principal="job:job-1")))
         picture = [{"type": "image_url", "image_url": {"url": "data:,"}}]
         await client.ask(ada, messages=[{"role": "user", "content": picture}])
         assert client.kept() == []
@@ -216,7 +217,7 @@ async def test_a_disk_that_fails_costs_texts_and_no_request_and_is_told_once(
         ada = client.token("ada")
         for _ in range(2):
             await client.ask(ada)
-            client.daemon._traffic._write_now(list(client.daemon._traffic._pending.values()))
+            client.daemon.gateway._write_now(list(client.daemon.gateway._pending.values()))
         told = [record for record in caplog.records if "traffic is not kept" in record.message]
         assert len(told) == 1
         path.rmdir()
@@ -232,7 +233,7 @@ async def test_what_is_too_old_goes_with_what_was_said_of_it(
         request_id = await client.ask(ada, text="a forgotten text")
         await client.say(ada, request_id, correction="a forgotten text")
         assert len(client.kept()) == 1
-        traffic: Any = client.daemon._traffic
+        traffic: Any = client.daemon.gateway
         await traffic.expire()
         assert (len(client.kept()), len(client.daemon.judgements.list("request"))) == (1, 1)
         later = time.time() + 31 * 86_400

@@ -21,7 +21,7 @@ from agentd import sdk
 from agentd.config import Capture
 from agentd.errors import Conflict, InputError, NotFound, OverBudget, Unauthorized
 from agentd.plugins import Plugins
-from agentd.router.dispatch import Asked, checked
+from agentd.router.inquiry import Asked, Inquiry, checked
 from agentd.sdk import Alias, Api, Context, JobView, Model, Report, Tool, tool
 from agentd.server.app import bind, http_server
 from agentd.server.auth import Gate
@@ -470,6 +470,9 @@ class FakeKernel:
     notifiers: FakeNotifiers = field(default_factory=FakeNotifiers)
     plugins: Plugins = field(default_factory=Plugins.open)
     changes: Changes = field(default_factory=Changes)
+    gateway: FakeGateway = field(default_factory=lambda: FakeGateway())
+    routing: FakeRouting = field(default_factory=lambda: FakeRouting())
+    metrics: FakeFigures = field(default_factory=lambda: FakeFigures())
     strangers: frozenset[str] = frozenset()
     loop: asyncio.AbstractEventLoop | None = None  # that of the server, where it has one of its own
 
@@ -487,57 +490,48 @@ class FakeKernel:
     def attempt_folder(self, job_id: str) -> Path | None:
         return None
 
-    async def gateway_complete(
-        self,
-        body: dict[str, Any],
-        caller: Caller,
-        *,
-        request_id: str = "",
-        keep: bool = True,
-        api: Api = "chat/completions",
-        key: str = "",
-    ) -> dict[str, Any]:
-        checked(api, body)
-        if body["model"] == "dear":
+
+class FakeGateway:
+    async def complete(self, inquiry: Inquiry) -> dict[str, Any]:
+        name = inquiry.name
+        if name == "dear":
             raise OverBudget("No room for it")
-        message = {"role": "assistant", "content": f"{caller.surface} {body['model']}"}
+        message = {"role": "assistant", "content": f"{inquiry.caller.surface} {name}"}
         return {
             "object": "chat.completion",
             "choices": [{"index": 0, "message": message}],
-            "sent": body,
-            "agentd": {"request_id": request_id, "model": body["model"], "why": "it was asked for"},
+            "sent": inquiry.body,
+            "agentd": {"request_id": inquiry.id, "model": name, "why": "it was asked for"},
         }
 
-    async def gateway_stream(
-        self,
-        body: dict[str, Any],
-        caller: Caller,
-        *,
-        request_id: str = "",
-        keep: bool = True,
-        api: Api = "chat/completions",
-        key: str = "",
-        on_start: Callable[[Asked], None] = lambda asked: None,
+    async def stream(
+        self, inquiry: Inquiry, on_start: Callable[[Asked], None] = lambda asked: None
     ) -> AsyncGenerator[bytes]:
-        checked(api, body)
-        if body["model"] == "dear":
+        name = inquiry.name
+        if name == "dear":
             raise OverBudget("No room for it")
         yield b'data: {"choices":[{"delta":{"content":"Hi"}}]}\n\n'
-        if body["model"] == "brittle":
+        if name == "brittle":
             raise OverBudget("It ran out")
         yield b"data: [DONE]\n\n"
 
-    def gateway_metrics(self) -> bytes:
-        return b"# EOF"
+    def feedback(self, said: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
+        raise NotFound("request", str(said.get("request_id")))
 
-    def gateway_health(self) -> dict[str, dict[str, Any]]:
+
+class FakeRouting:
+    def health(self) -> dict[str, dict[str, Any]]:
         return {}
 
-    async def gateway_explain(self, body: dict[str, Any], *, api: Api = "chat/completions") -> dict[str, Any]:
+    async def explain(
+        self, body: Mapping[str, Any], *, api: Api = "chat/completions", key: str = ""
+    ) -> dict[str, Any]:
         return {"asked": checked(api, body), "order": [], "passed": {}}
 
-    def gateway_feedback(self, said: dict[str, Any], caller: Caller) -> dict[str, Any]:
-        raise NotFound("request", str(said.get("request_id")))
+
+class FakeFigures:
+    def text(self) -> bytes:
+        return b"# EOF"
 
 
 @dataclass

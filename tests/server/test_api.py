@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from agentd.errors import AgentdError
-from agentd.router.dispatch import UpstreamError
+from agentd.router.faults import UpstreamError
 from agentd.server.wire import STATUS, status_of
 
 
