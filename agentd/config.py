@@ -189,6 +189,9 @@ NoticeKind = Literal[
     "token.created",
     "journal.broken",
     "notifier.failing",
+    "rollout.rolled_back",
+    "rollout.waiting",
+    "rollout.done",
 ]
 VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
@@ -205,6 +208,7 @@ class Notifier(Section):
             "budget.spent",
             "disk.low",
             "journal.broken",
+            "rollout.rolled_back",
         ),
         min_length=1,
         description="what is told",

@@ -46,6 +46,7 @@ class Offer:
     price: Callable[[float], int]
     price_doubt: Callable[[sdk.Model], str]
     hour_price: Callable[[str], sdk.HourPrice | None]
+    rollouts: sdk.Rollouts
     reports: sdk.Reports
     judgements: sdk.Judgements
     traffic: sdk.Traffic
@@ -67,6 +68,7 @@ class Context:
         self.plugins: sdk.Plugins = offer.plugins
         self.jobs: sdk.Jobs = offer.sight.jobs_of(caller)
         self.catalog: sdk.Catalog = offer.catalog_for(caller)
+        self.rollouts = offer.rollouts
         self.services: sdk.Services = _Services(calls, jobs, caller)
         self.plans: sdk.Plans = _Plans(offer, caller)
         self._calls, self._offer, self._caller = calls, offer, caller

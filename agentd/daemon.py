@@ -42,6 +42,8 @@ from agentd.router.catalog import CallersCatalog, Catalog
 from agentd.router.decide import Measured
 from agentd.router.dispatch import Dispatch
 from agentd.router.providers import with_provider
+from agentd.router.rollouts import Rollouts
+from agentd.router.stages import Plan
 from agentd.router.traffic import Traffic
 from agentd.sdk import HourPrice, Model, ServiceView
 from agentd.sight import Seen, Sight
@@ -57,7 +59,7 @@ from agentd.store.leases import Leases
 from agentd.store.ledger import Ledger
 from agentd.store.notifiers import NotifierTable
 from agentd.store.reports import ReportTable
-from agentd.store.requests import RequestTable
+from agentd.store.requests import RequestRow, RequestTable
 from agentd.store.runs import RunTable
 from agentd.store.tokens import TokenTable
 from agentd.store.traffic import TrafficTable
@@ -75,6 +77,7 @@ NOTE_HEAD_EVERY_S = 300.0
 NOTE_USES_EVERY_S = 60.0
 REAP_EVERY_S = 30.0
 LOOK_AT_DISK_EVERY_S = 10.0
+LOOK_AT_ROLLOUTS_EVERY_S = 5.0
 TOKEN_SPARE_S = 7 * 86_400.0
 
 
@@ -165,6 +168,7 @@ class Daemon:
             max_jobs=config.max_jobs,
         )
         self._catalog = Catalog(CatalogTable(self.store), self.journal, configured, config.aliases)
+        self.rollouts = Rollouts(self.store, self._catalog, self.journal, self._verdict)
         self._spans = _spans(config.telemetry)
         self._dispatch = Dispatch(
             self._catalog,
@@ -174,7 +178,7 @@ class Daemon:
             self.journal,
             self._price_doubt,
             self._quality,
-            self._spans.emit if self._spans else lambda row: None,
+            self._told,
             self._head,
         )
         self.routing, self.metrics = self._dispatch.routing, self._dispatch.metrics
@@ -184,7 +188,8 @@ class Daemon:
         self.gateway = Traffic(
             config.capture, self._dispatch, self.requests, self.judgements, self.journal, self.traffic_table
         )
-        self.catalog = self._catalog_for(Caller("daemon", "admin", "daemon", self.state_dir, is_agent=True))
+        self._own = Caller("daemon", "admin", "daemon", self.state_dir, is_agent=True)
+        self.catalog = self._catalog_for(self._own)
         self._sight = Sight(people, self.jobs, self.approvals, self.requests, self.journal, self.ledger)
         offer = Offer(
             self.artifacts,
@@ -192,6 +197,7 @@ class Daemon:
             self._price,
             self._price_doubt,
             self._hour_price,
+            self.rollouts,
             self.reports,
             self.judgements,
             self.gateway,
@@ -226,6 +232,7 @@ class Daemon:
         self._caretaker.every(REAP_EVERY_S, self.jobs.reconciliation.reap)
         self._caretaker.every(LOOK_AT_DISK_EVERY_S, self._look_at_disk)
         self._caretaker.every(EXPIRE_TRAFFIC_EVERY_S, self.gateway.expire)
+        self._caretaker.every(LOOK_AT_ROLLOUTS_EVERY_S, self.rollouts.look)
 
     # --- life -------------------------------------------------------------------------------
 
@@ -261,6 +268,7 @@ class Daemon:
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
         try:
+            self.rollouts.save()
             self.tokens.note_uses()
             self.journal.append("daemon.stopped", str(os.getpid()), "daemon")
             self.journal.note()
@@ -304,6 +312,26 @@ class Daemon:
     def _quality(self, model: str, suite: str) -> Measured | None:
         report = self.reports.newest(model, suite)
         return Measured(suite, report.score, report.low) if report else None
+
+    def _told(self, row: RequestRow) -> None:
+        """A request of the gateway has ended."""
+        self.rollouts.observe(row)
+        if self._spans is not None:
+            self._spans.emit(row)
+
+    async def _verdict(self, plan: Plan, model: str) -> str:
+        """Why the evidence that a rollout began with does not hold any more; empty while it does.
+
+        A newer report of the model on the same suite takes the place of the one it was begun with.
+        """
+        suite = self.reports.get(plan.report).suite
+        newest = self.reports.newest(model, suite)
+        given = {"candidate": newest.id if newest else plan.report, "baseline": plan.against}
+        found = await self.calls.call(
+            "compare", {**given, "margin": plan.margin, "alpha": plan.alpha}, self._own
+        )
+        said = found.model_dump()
+        return "" if said["verdict"] in ("better", "not_worse") else f"it is {said['verdict']}: {said['why']}"
 
     def _head(self, name: str) -> Path | None:
         try:

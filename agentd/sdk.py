@@ -57,6 +57,8 @@ __all__ = [
     "OverBudget",
     "Quote",
     "Report",
+    "Rollout",
+    "RolloutLimits",
     "ServiceSpec",
     "ServiceView",
     "Tool",
@@ -339,6 +341,57 @@ class Alias(Record):
     )
 
 
+class RolloutLimits(Record):
+    """What a rollout is held to, declared before its first request."""
+
+    error_margin: float = Field(default=0.02, gt=0, lt=0.5, description="more errors that are not accepted")
+    latency_ratio: float | None = Field(
+        default=1.25, gt=1, le=100, description="times as long that answers may not take; null: not looked at"
+    )
+    cost_ratio: float | None = Field(
+        default=1.25, ge=1, le=10_000, description="times as much that a request may cost at most; null: any"
+    )
+    judge_margin: float = Field(default=0.05, gt=0, lt=0.5, description="loss by the judge not accepted")
+    feedback_margin: float | None = Field(
+        default=0.1, gt=0, lt=0.5, description="more thumbs down that are not accepted; null: not looked at"
+    )
+    drift: bool = Field(default=True, description="go back when requests are far from the suite's rows")
+    alpha: float = Field(default=0.05, gt=0, lt=0.5, description="chance of going back from a good model")
+    gate_alpha: float = Field(
+        default=0.05, gt=0, lt=0.5, description="chance that one stage passes a loss of the margin"
+    )
+    power: float = Field(
+        default=0.8, gt=0, lt=1, description="with which a stage is planned to pass an equal model"
+    )
+    requests: int = Field(default=50, ge=1, description="fewest of the model in a stage")
+    hours: float = Field(default=24.0, gt=0, description="after which a stage says that it still waits")
+    cool_down_hours: float = Field(
+        default=24.0, ge=0, description="after going back, before the same may be tried without force"
+    )
+
+
+class Rollout(Record):
+    """An alias on its way to another model by stages.
+
+    running → done (all requests are the model's, and watched on), or rolled_back, aborted, superseded.
+    """
+
+    id: str
+    alias: str
+    model: str
+    incumbents: tuple[str, ...] = Field(description="who answered before")
+    state: Literal["running", "done", "rolled_back", "aborted", "superseded"]
+    stage: str = Field(description="shadow 5 %, canary 10 %, full")
+    number: int = Field(description="of this stage, from 1")
+    stages: tuple[str, ...]
+    seen: dict[str, str] = Field(default={}, description="measure: what was seen in this stage")
+    waits_for: tuple[str, ...] = Field(default=(), description="what the next stage needs; with `running`")
+    why: str = Field(default="", description="what spoke for the last move")
+    started_at: float
+    stage_at: float = Field(description="when this stage began")
+    ended_at: float | None = None
+
+
 class Judgement(Record):
     """What `author` says about an item of a subject; `value` is what they would put in its place."""
 
@@ -516,6 +569,52 @@ class Catalog(Protocol):
         ...
 
 
+class Rollouts(Protocol):
+    """Aliases that move by stages. `by` is who asks; every move stands in the journal."""
+
+    def start(
+        self,
+        alias: str,
+        model: str,
+        stages: str,
+        limits: RolloutLimits,
+        *,
+        why: str,
+        by: str,
+        evidence: Mapping[str, Any],
+        inputs: Sequence[str] = (),
+        approve: Literal["start", "each"] = "start",
+        judge: Mapping[str, Any] | None = None,
+    ) -> Rollout:
+        """Begin the first stage.
+
+        `evidence` has report, against, margin and alpha of the verdict that has to hold at each stage; empty
+        where it was forced. `inputs` are texts of the suite that requests are held against, `judge` what a
+        judge is told. Raises `Conflict` while another one of the alias runs.
+        """
+        ...
+
+    def check(self, alias: str, model: str, *, stages: str = "", force: bool = False) -> None:
+        """Raise why the alias cannot move to the model now: one runs, or it went back from it lately."""
+        ...
+
+    async def proceed(self, alias: str, *, by: str, because: str = "", force: bool = False) -> Rollout:
+        """Begin the next stage, if its gate lets it; with `force` in any case."""
+        ...
+
+    def abort(self, alias: str, *, by: str, because: str) -> Rollout:
+        """Set the alias back to what it was."""
+        ...
+
+    def supersede(self, alias: str, *, by: str, because: str) -> None:
+        """Stop watching: the alias is about to be moved by other means."""
+        ...
+
+    def list(self) -> list[Rollout]:
+        """Those that are watched, and those that ended lately; newest first."""
+        ...
+
+
 class Reports(Protocol):
     def save(self, report: Report) -> Report: ...
     def get(self, ref: str) -> Report: ...
@@ -597,6 +696,7 @@ class Context(Protocol):
     cwd: Path
     artifacts: Artifacts
     catalog: Catalog
+    rollouts: Rollouts
     reports: Reports
     judgements: Judgements
     traffic: Traffic

@@ -1,7 +1,7 @@
-"""Models: bring one in, see what is there, ask one, and say which one a name points at.
+"""Models: bring one in, see what is there, and ask one.
 
 A model comes in through the recipe ``fetch_model``, which refuses pickles and code. What serves it
-is `serve`'s affair; what is good enough to be promoted is decided by `compare`, not here.
+is `serve`'s affair, what an alias points at is `promote`'s.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from agentd.sdk import (
     ModelKind,
     Quote,
     Report,
+    Rollout,
     tool,
 )
 
-__all__ = ["chat", "get_model", "list_models", "promote"]
+__all__ = ["chat", "get_model", "list_models"]
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 SOURCE = re.compile(
@@ -99,15 +100,7 @@ class ModelRow(BaseModel):
 class ModelList(BaseModel):
     models: list[ModelRow]
     aliases: list[Alias]
-
-
-class Promotion(BaseModel):
-    """Where an alias points now, and where it pointed before."""
-
-    alias: str
-    model: str
-    previous: str = Field(default="", description="what it pointed at mostly before; empty for a new alias")
-    why: str
+    rollouts: list[Rollout] = Field(default=[], description="aliases that move by stages, and did lately")
 
 
 # --- bringing one in ------------------------------------------------------------------------
@@ -246,7 +239,9 @@ async def list_models(ctx: Context) -> ModelList:
     """
     reports = ctx.reports.list()
     return ModelList(
-        models=[model_row(ctx, model, reports) for model in ctx.catalog.list()], aliases=ctx.catalog.aliases()
+        models=[model_row(ctx, model, reports) for model in ctx.catalog.list()],
+        aliases=ctx.catalog.aliases(),
+        rollouts=ctx.rollouts.list(),
     )
 
 
@@ -303,94 +298,3 @@ async def chat(
         schema = {"name": "answer", "schema": json_schema, "strict": True}
         options["response_format"] = {"type": "json_schema", "json_schema": schema}
     return await ctx.catalog.chat(model, messages, **options)
-
-
-# --- pointing a name at one -----------------------------------------------------------------
-
-
-@tool(title="Promote a model", result=Promotion, destructive=True, idempotent=True)
-async def promote(
-    ctx: Context,
-    *,
-    alias: Annotated[
-        str, Field(pattern=r"^[\w.-]+$", description="the name that callers use, such as support")
-    ],
-    model: Annotated[str, Field(description="the model it shall point at")],
-    report: Annotated[str, Field(description="this model's report: its id, or model@suite")] = "",
-    against: Annotated[
-        str, Field(description="report it must not be worse than, usually the present model's")
-    ] = "",
-    margin: Annotated[
-        float | None,
-        Field(gt=0, lt=1, description="the loss of score that would be acceptable; the suite's by default"),
-    ] = None,
-    because: Annotated[str, Field(description="the reason in words; needed with force")] = "",
-    force: Annotated[bool, Field(description="move it without or against the evidence")] = False,
-) -> Promotion:
-    """Point an alias at another model, so that everybody who uses the alias gets that model from now on.
-
-    The two reports are compared anew, and the alias moves only if the model is better or not worse.
-    With `force` it moves in any case: for a first alias, or to roll back. Not for trying a model: ask
-    it by name.
-    """
-    target, why = await grounds(ctx, model, report, against, margin, because, force=force)
-    before = ctx.catalog.alias(alias)
-    ctx.catalog.set_alias(Alias(name=alias, weights={target.name: 1.0}, reason=why))
-    previous = max(before.weights, key=lambda name: before.weights[name]) if before else ""
-    return Promotion(alias=alias, model=target.name, previous=previous, why=why)
-
-
-@promote.check
-async def _(
-    ctx: Context,
-    *,
-    alias: str,
-    model: str,
-    report: str,
-    against: str,
-    margin: float | None,
-    because: str,
-    force: bool,
-) -> None:
-    await grounds(ctx, model, report, against, margin, because, force=force)
-
-
-async def grounds(
-    ctx: Context, name: str, report: str, against: str, margin: float | None, because: str, *, force: bool
-) -> tuple[Model, str]:
-    """The model, and why the alias may move to it. Raises `NotFound` or `InputError`."""
-    model = ctx.catalog.get(name)
-    if model.kind == "baseline" or model.meta.get("task") == "embedding":
-        raise InputError(f"{name!r} does not answer chats", hint="Promote a model that generates text")
-    if not force:
-        return model, await evidence(ctx, model, report, against, margin)
-    if not because:
-        raise InputError("A forced promotion needs a reason", hint="Say why in because")
-    return model, f"forced: {because}"
-
-
-async def evidence(ctx: Context, model: Model, report: str, against: str, margin: float | None) -> str:
-    """Compare the two reports; returns what speaks for the move, or raises `InputError`."""
-    if not report or not against:
-        raise InputError(
-            f"{model.name!r} is to be promoted without evidence",
-            hint="Name its report and the one it must not be worse than, or say force=true and because",
-        )
-    found = ctx.reports.get(report)
-    if found.model != model.name:
-        raise InputError(
-            f"Report {found.id!r} is about {found.model!r}, not {model.name!r}", hint="Name its report"
-        )
-    result = await ctx.call("compare", {"candidate": found.id, "baseline": against, "margin": margin})
-    if result.verdict not in ("better", "not_worse"):
-        raise InputError(
-            f"{model.name!r} is not promoted: it is {result.verdict} than {result.baseline} ({result.why})"
-            if result.verdict == "worse"
-            else f"{model.name!r} is not promoted: the comparison is inconclusive ({result.why})",
-            hint="Keep the present model, or measure more rows",
-        )
-    return (
-        f"{result.verdict.replace('_', ' ')} than {ctx.reports.get(result.baseline).model} on {found.suite}:"
-        f" {result.candidate_score:.3f} against {result.baseline_score:.3f},"
-        f" difference {result.low:+.3f} to {result.high:+.3f}"
-    )

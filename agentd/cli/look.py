@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from agentd.cli import show
@@ -39,6 +41,8 @@ def models(json_: bool) -> None:
         rows,
         empty="No models yet: agentd call get_model source=smollm2-135m",
     )
+    for each in answer["rollouts"]:
+        _say_rollout(each)
     resting = {n: h for n, h in client.get("/api/models")["health"].items() if h["rests_s"]}
     for name, health in resting.items():
         show.console.print(f"[yellow]{show.escape(name)} rests[/]: {show.escape(health['problem'])}")
@@ -51,6 +55,21 @@ def models(json_: bool) -> None:
             f"[bold]{show.escape(alias['name'])}[/] → {show.escape(weights)}{then}  "
             f"[dim]{show.escape(alias['reason'])}[/]"
         )
+
+
+def _say_rollout(each: dict[str, Any]) -> None:
+    """Where an alias stands on its way to another model, and what it waits for."""
+    state = each["state"].replace("_", " ")
+    colour = {"running": "cyan", "done": "green"}.get(each["state"], "yellow")
+    show.console.print(
+        f"[bold]{show.escape(each['alias'])}[/] → {show.escape(each['model'])} by stages:"
+        f" [{colour}]{state}[/], {show.escape(each['stage'])} ({each['number']} of {len(each['stages'])})"
+        f" for {show.ago(each['stage_at']).removesuffix(' ago')}"
+        f"  [dim]{each['id']}: {show.escape(each['why'])}[/]"
+    )
+    show.facts({f"  {name}": said for name, said in each["seen"].items()})
+    if each["waits_for"]:
+        show.facts({"  waits for": "; ".join(each["waits_for"])})
 
 
 @click.command()

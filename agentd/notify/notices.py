@@ -38,6 +38,9 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "token.created": ("token.created",),
     "journal.broken": ("journal.broken",),
     "notifier.failing": ("notifier.failing",),
+    "rollout.rolled_back": ("rollout.rolled_back",),
+    "rollout.waiting": ("rollout.waiting",),
+    "rollout.done": ("rollout.done",),
 }
 """What may be told of (`agentd.config.NoticeKind`), and the kinds of journal entries that it is."""
 
@@ -233,6 +236,16 @@ def _disk(entry: Entry) -> str:
     return f"{left} free in {plain(entry.subject)}: nothing is launched until there is more"
 
 
+def _rollout(entry: Entry) -> str:
+    alias, model = plain(entry.subject), plain(entry.data.get("model", ""))
+    said = {
+        "rollout.rolled_back": f"{alias} went back from {model}",
+        "rollout.waiting": f"{alias} waits on its way to {model}, at {plain(entry.data.get('stage', ''))}",
+        "rollout.done": f"All requests for {alias} are {model}'s now",
+    }[entry.kind]
+    return f"{said}: {quoted(entry.data.get('reason', ''))}"
+
+
 _KINDS: Mapping[str, _Kind] = {
     "approval.waiting": _Kind(
         "an approval waits", "{n} approvals wait", _waits, lambda entry: str(entry.data.get("job"))
@@ -269,4 +282,7 @@ _KINDS: Mapping[str, _Kind] = {
             f"Notifier {plain(entry.subject)} delivers nothing: {quoted(entry.data.get('problem', ''))}"
         ),
     ),
+    "rollout.rolled_back": _Kind("an alias went back", "{n} aliases went back", _rollout),
+    "rollout.waiting": _Kind("a rollout waits", "{n} rollouts wait", _rollout),
+    "rollout.done": _Kind("a rollout is done", "{n} rollouts are done", _rollout),
 }

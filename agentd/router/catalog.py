@@ -87,6 +87,10 @@ class Catalog:
         self.alias("")
         return sorted((self._aliases or {}).values(), key=lambda alias: alias.name)
 
+    def is_configured(self, alias: str) -> bool:
+        """Whether an alias is defined in the config file, where nothing else moves it."""
+        return alias in self._configured_aliases
+
     def set_alias(self, alias: Alias) -> None:
         """Point `alias` somewhere else. Raises `NotFound` for a model that is not there, or `InputError`."""
         if alias.name in self._configured_aliases:

@@ -106,6 +106,7 @@ class Asked:
         first = self.route.order[0].model.name if self.route.order else ""
         facts = {
             "api": self.inquiry.api,
+            "chosen": first,
             "task": self.route.task,
             "classified": self.classified,
             "attempts": self.attempts,

@@ -384,3 +384,16 @@ def routes(db: Database) -> None:
         "ALTER TABLE tokens ADD COLUMN per_minute INTEGER",
     ):
         db.conn.execute(statement)
+
+
+@migration
+def rollouts(db: Database) -> None:
+    """An alias may move to another model by stages."""
+    for statement in (
+        "CREATE TABLE rollouts (id TEXT PRIMARY KEY, alias TEXT NOT NULL, model TEXT NOT NULL,"
+        " state TEXT NOT NULL, stage INTEGER NOT NULL, plan TEXT NOT NULL, watched TEXT NOT NULL,"
+        " why TEXT NOT NULL, waits INTEGER NOT NULL DEFAULT 0, principal TEXT NOT NULL,"
+        " started_at REAL NOT NULL, stage_at REAL NOT NULL, ended_at REAL) STRICT",
+        "CREATE INDEX rollouts_alias ON rollouts (alias, model)",
+    ):
+        db.conn.execute(statement)
