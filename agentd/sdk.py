@@ -215,6 +215,7 @@ class Artifact(Record):
 
 
 Capability = Literal["tools", "json_schema", "vision", "audio", "logprobs", "reasoning_effort"]
+Dialect = Literal["openai", "anthropic", "google"]
 Api = Literal["chat/completions", "completions", "embeddings", "responses", "messages"]
 
 
@@ -229,6 +230,10 @@ class Model(Record):
     base: str = Field(default="", description="for a LoRA: the catalog name of its base")
     provider: str = Field(default="", description="a preset in adapters/models/ for endpoint and key_env")
     endpoint: str = Field(default="", description="base URL of an OpenAI-compatible API, ending in /v1")
+    dialect: Dialect = Field(
+        default="openai",
+        description="the protocol that its endpoint speaks; others than openai are translated",
+    )
     upstream: str = Field(default="", description="the model's name at that endpoint")
     key_env: str = Field(default="", description="environment variable that holds the key")
     context: int = Field(default=0, ge=0, description="context length in tokens, 0 if unknown")

@@ -41,6 +41,11 @@ MEDIA: Mapping[str, Capability] = {
 }  # fmt: skip
 
 
+SPOKEN: Mapping[str, tuple[Api, ...]] = {
+    "anthropic": ("chat/completions", "messages"), "google": ("chat/completions",)
+}  # fmt: skip
+"""What can be asked of endpoints that do not speak OpenAI's protocol."""
+
 Content = tuple[str, str]
 """A text and the kind of the part that it is of."""
 
@@ -126,7 +131,8 @@ def refusal(model: Model, need: Need, residency: Sequence[str] = ()) -> str:
     """Why a model cannot be asked; empty if it can."""
     if model.price_unknown:
         return NO_PRICE
-    if model.apis and need.api not in model.apis:
+    apis = model.apis or SPOKEN.get(model.dialect, ())
+    if apis and need.api not in apis:
         return f"its endpoint has no {need.api}"
     if model.capabilities is not None and (lacks := need.capabilities - set(model.capabilities)):
         return f"it lacks {', '.join(sorted(lacks))}"

@@ -11,7 +11,7 @@ from typing import Any
 from agentd.errors import AgentdError, Unavailable
 from agentd.router.targets import Target
 
-__all__ = ["UpstreamError", "error_in", "failures", "refused", "unreachable"]
+__all__ = ["UpstreamError", "error_in", "failures", "refused", "rest_of", "unreachable"]
 
 LONGEST_REST_S = 3600.0
 
@@ -62,7 +62,7 @@ def refused(target: Target, status: int, raw: bytes, headers: Mapping[str, str])
         f"{target.model.name!r} answered {status}: {str(said)[:500]}",
         status=status,
         hint=hint,
-        retry_after_s=_retry_after(headers),
+        retry_after_s=rest_of(headers),
     )
 
 
@@ -76,7 +76,7 @@ def error_in(target: Target, error: Any) -> UpstreamError:
     )
 
 
-def _retry_after(headers: Mapping[str, str]) -> float | None:
+def rest_of(headers: Mapping[str, str]) -> float | None:
     """Seconds that the endpoint wants to be left alone, if it says so; at most an hour is believed."""
     said = headers.get("retry-after-ms") or headers.get("Retry-After") or ""
     try:

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from agentd import documents
 from agentd.errors import InputError
 from agentd.plugins import Plugins
-from agentd.sdk import Model
+from agentd.sdk import Dialect, Model
 
 __all__ = ["Provider", "with_provider"]
 
@@ -17,7 +17,8 @@ class Provider(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    endpoint: str = Field(description="base URL of an OpenAI-compatible API")
+    endpoint: str = Field(description="base URL of its API")
+    dialect: Dialect = Field(default="openai", description="the protocol that it speaks")
     key_env: str = Field(default="", description="environment variable that holds the key")
 
 
@@ -31,5 +32,11 @@ def with_provider(model: Model, plugins: Plugins) -> Model:
             )
         return model
     provider = documents.load(plugins.find("adapters/models", f"{model.provider}.yaml"), Provider)
-    filled = {"endpoint": model.endpoint or provider.endpoint, "key_env": model.key_env or provider.key_env}
-    return model.model_copy(update=filled)
+    said = model.model_fields_set
+    return model.model_copy(
+        update={
+            "endpoint": model.endpoint or provider.endpoint,
+            "key_env": model.key_env or provider.key_env,
+            "dialect": model.dialect if "dialect" in said else provider.dialect,
+        }
+    )

@@ -18,6 +18,8 @@ from agentd.sdk import Api
 if TYPE_CHECKING:
     import aiohttp
 
+    from agentd.router.native import Translated
+
 __all__ = ["Stream"]
 
 LONGEST_EVENT = 8_000_000
@@ -39,7 +41,12 @@ class Stream:
     """
 
     def __init__(
-        self, target: Target, api: Api, response: aiohttp.ClientResponse, *, show_usage: bool
+        self,
+        target: Target,
+        api: Api,
+        response: aiohttp.ClientResponse | Translated,
+        *,
+        show_usage: bool,
     ) -> None:
         self._target, self._response, self._show_usage = target, response, show_usage
         self._last = LAST_EVENTS.get(api, ())

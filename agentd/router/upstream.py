@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from pydantic_core import from_json, to_json
 
 from agentd.router.faults import UpstreamError, error_in, failures, refused, unreachable
+from agentd.router.native import Native, Translated, is_translated
 from agentd.router.streams import Stream
 from agentd.router.targets import Target
 from agentd.router.usage import Usage, usage_of
@@ -47,10 +48,12 @@ class Upstream:
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
         self._proxies: dict[str, str | None] = {}
+        self._native = Native()
 
     async def aclose(self) -> None:
         if self._session is not None:
             await self._session.close()
+        await self._native.aclose()
 
     async def ask(
         self, target: Target, api: Api, body: Mapping[str, Any], headers: Mapping[str, str] = NO_HEADERS
@@ -58,6 +61,9 @@ class Upstream:
         """The whole answer. Raises `UpstreamError`, or `Unavailable` when nothing was sent."""
         try:
             async with asyncio.timeout(target.model.total_s):
+                if is_translated(target, api):
+                    data = await self._native.complete(target, body)
+                    return Answer(data, usage_of(data.get("usage")))
                 async with self._post(target, api, body, headers) as response:
                     raw = await response.read()
         except failures() as error:
@@ -86,12 +92,15 @@ class Upstream:
         show_usage: bool = True,
     ) -> Stream:
         """A stream whose first event has come. Raises what `ask` raises."""
-        response = None
+        response: aiohttp.ClientResponse | Translated | None = None
         try:
             async with asyncio.timeout(target.model.first_token_s):
-                response = await self._post(target, api, body, headers).__aenter__()
-                if response.status != 200:
-                    raise refused(target, response.status, await response.read(), response.headers)
+                if is_translated(target, api):
+                    response = await self._native.stream(target, body)
+                else:
+                    response = await self._post(target, api, body, headers).__aenter__()
+                    if response.status != 200:
+                        raise refused(target, response.status, await response.read(), response.headers)
                 stream = Stream(target, api, response, show_usage=show_usage)
                 await stream.begin()
                 return stream

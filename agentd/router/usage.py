@@ -49,7 +49,7 @@ def usage_of(told: Any) -> Usage:
         input=(_int(told, "prompt_tokens") or _int(told, "input_tokens")) + read + written,
         output=_int(told, "completion_tokens") or _int(told, "output_tokens"),
         cached=read or _int(details, "cached_tokens"),
-        written=written,
+        written=written or _int(details, "cache_write_tokens"),
         reasoning=_int(out, "reasoning_tokens"),
     )
 
