@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ from agentd.router.providers import with_provider
 from agentd.router.rollouts import Rollouts
 from agentd.router.stages import Plan
 from agentd.router.traffic import Traffic
+from agentd.router.watching import Watching
 from agentd.sdk import HourPrice, Model, ServiceView
 from agentd.sight import Seen, Sight
 from agentd.signals import Changes
@@ -188,6 +189,8 @@ class Daemon:
         self.gateway = Traffic(
             config.capture, self._dispatch, self.requests, self.judgements, self.journal, self.traffic_table
         )
+        self._watching = Watching(self.rollouts, self._dispatch.complete, self._embedding, self.state_dir)
+        self.gateway.reader, self._dispatch.on_shadow = self._watching, self._watching.shadowed
         self._own = Caller("daemon", "admin", "daemon", self.state_dir, is_agent=True)
         self.catalog = self._catalog_for(self._own)
         self._sight = Sight(people, self.jobs, self.approvals, self.requests, self.journal, self.ledger)
@@ -264,6 +267,7 @@ class Daemon:
         await self.calls.aclose()
         await self.jobs.aclose()
         await self.gateway.aclose()
+        await self._watching.aclose()
         await self._dispatch.aclose()
         if self._spans is not None:
             await asyncio.to_thread(self._spans.close)
@@ -318,6 +322,15 @@ class Daemon:
         self.rollouts.observe(row)
         if self._spans is not None:
             self._spans.emit(row)
+
+    async def _embedding(self, text: str) -> Sequence[float] | None:
+        """By whichever embedder is served here."""
+        for model in self._catalog.list():
+            if model.meta.get("task") == "embedding":
+                vector = await self._dispatch.embedding_of(model.name, text)
+                if vector is not None:
+                    return vector
+        return None
 
     async def _verdict(self, plan: Plan, model: str) -> str:
         """Why the evidence that a rollout began with does not hold any more; empty while it does.

@@ -357,10 +357,23 @@ class RolloutLimits(Record):
         default=1.25, ge=1, le=10_000, description="times as much that a request may cost at most; null: any"
     )
     judge_margin: float = Field(default=0.05, gt=0, lt=0.5, description="loss by the judge not accepted")
+    judge_share: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="of the model's answers that a judge rates; as many of the others",
+    )
     feedback_margin: float | None = Field(
         default=0.1, gt=0, lt=0.5, description="more thumbs down that are not accepted; null: not looked at"
     )
     drift: bool = Field(default=True, description="go back when requests are far from the suite's rows")
+    distance_margin: float = Field(
+        default=0.05,
+        gt=0,
+        lt=0.5,
+        description="how much farther than its rows requests may be from the suite's middle, as half of"
+        " 1 − cosine; where an embedder is served",
+    )
     alpha: float = Field(default=0.05, gt=0, lt=0.5, description="chance of going back from a good model")
     gate_alpha: float = Field(
         default=0.05, gt=0, lt=0.5, description="chance that one stage passes a loss of the margin"

@@ -6,13 +6,15 @@ How stages are watched is its affair, too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from agentd.sdk import Alias, Context, InputError, Model, NotFound, Report, Rollout, RolloutLimits, tool
 
 from .datasets import read_rows
+from .judges import find_judge, standing_of
 
 __all__ = ["promote"]
 
@@ -33,43 +35,36 @@ class Promotion(BaseModel):
 async def promote(
     ctx: Context,
     *,
-    alias: Annotated[
-        str, Field(pattern=r"^[\w.-]+$", description="the name that callers use, such as support")
-    ],
-    model: Annotated[str, Field(description="the model it shall point at; needed to start")] = "",
+    alias: Annotated[str, Field(pattern=r"^[\w.-]+$", description="the name that callers use")],
+    model: Annotated[str, Field(description="the model it shall point at")] = "",
     report: Annotated[str, Field(description="this model's report: its id, or model@suite")] = "",
-    against: Annotated[
-        str, Field(description="report it must not be worse than, usually the present model's")
-    ] = "",
+    against: Annotated[str, Field(description="report it must not be worse than: the present model's")] = "",
     margin: Annotated[
         float | None,
-        Field(gt=0, lt=1, description="the loss of score that would be acceptable; the suite's by default"),
+        Field(gt=0, lt=1, description="acceptable loss of score; the suite's by default"),
     ] = None,
-    alpha: Annotated[
-        float | None, Field(gt=0, lt=0.5, description="of that verdict; the suite's by default")
-    ] = None,
-    stages: Annotated[
-        str, Field(description='such as "shadow 5%, canary 10%, 50%, full"; empty: all of it at once')
-    ] = "",
+    alpha: Annotated[float | None, Field(gt=0, lt=0.5, description="the suite's by default")] = None,
+    stages: Annotated[str, Field(description='"shadow 5%, canary 10%, 50%, full"; empty: all at once')] = "",
     limits: Annotated[
-        RolloutLimits, Field(description="with stages: what they are held to, and when to go back")
-    ] = RolloutLimits(),  # noqa: B008  (frozen)
+        dict[str, Any],
+        Field(description="{error_margin: 0.02, …}: agentd://docs/promotion"),
+    ] = {},  # noqa: B006  (pydantic copies it)
     approve: Annotated[
-        Literal["start", "each"], Field(description="each: every further stage waits for step=next")
+        Literal["start", "each"], Field(description="each: every stage waits for step=next")
     ] = "start",
+    judge: Annotated[str, Field(description="of stages: a calibrated judge that rates some answers")] = "",
     step: Annotated[
-        Literal["start", "next", "abort"],
-        Field(description="next: on to the next stage, where its gate was passed; abort: back as it was"),
+        Literal["start", "next", "abort"], Field(description="next: the next stage; abort: back as it was")
     ] = "start",
     because: Annotated[str, Field(description="the reason in words; needed with force and abort")] = "",
     force: Annotated[bool, Field(description="move it without or against the evidence")] = False,
 ) -> Promotion:
-    """Point an alias at another model, so that everybody who uses the alias gets that model from now on.
+    """Point an alias at another model, so that everybody who uses it gets that model from now on.
 
     The two reports are compared anew, and the alias moves only if the model is better or not worse. With
-    `stages` it moves by and by: the daemon goes on when a stage has shown enough, and back by itself when
-    errors, times or requests say so. `list_models` tells where it stands. With `force` it moves in any case:
-    for a first alias, or to roll back. Not for trying a model: ask it by name.
+    `stages` the daemon moves it on when a stage has shown enough, and back when errors, times or requests say
+    so; `list_models` tells where it stands. With `force` it moves in any case: for a first alias, or to roll
+    back. Not for trying a model: ask it by name.
     """
     if step == "next":
         rollout = await ctx.rollouts.proceed(alias, by=ctx.principal, because=because, force=force)
@@ -79,6 +74,7 @@ async def promote(
     target, found, why = await grounds(
         ctx, alias, model, report, against, margin, alpha, stages, because, force=force
     )
+    held_to = limits_of(limits)
     before = ctx.catalog.alias(alias)
     previous = max(before.weights, key=lambda name: before.weights[name]) if before else ""
     if not stages:
@@ -90,8 +86,8 @@ async def promote(
         baseline = ctx.reports.get(against).id
         evidence = {"report": found.id, "against": baseline, "margin": margin, "alpha": alpha}
     rollout = ctx.rollouts.start(
-        alias, target.name, stages, limits, why=why, by=ctx.principal, evidence=evidence,
-        inputs=inputs_of(found) if found else (), approve=approve,
+        alias, target.name, stages, held_to, why=why, by=ctx.principal, evidence=evidence,
+        inputs=inputs_of(found) if found else (), approve=approve, judge=judge_of(ctx, judge),
     )  # fmt: skip
     return Promotion(alias=alias, model=target.name, previous=previous, why=why, rollout=rollout)
 
@@ -107,13 +103,16 @@ async def _(
     margin: float | None,
     alpha: float | None,
     stages: str,
-    limits: RolloutLimits,
+    limits: dict[str, Any],
     approve: str,
+    judge: str,
     step: str,
     because: str,
     force: bool,
 ) -> None:
     if step == "start":
+        judge_of(ctx, judge)
+        limits_of(limits)
         await grounds(ctx, alias, model, report, against, margin, alpha, stages, because, force=force)
         return
     live = [each.alias for each in ctx.rollouts.list() if each.ended_at is None]
@@ -195,6 +194,29 @@ def inputs_of(report: Report) -> list[str]:
         return []
     inputs = (row.get("input") for _, row in read_rows(report.rows))
     return [text for text in inputs if isinstance(text, str)][:MOST_INPUTS]
+
+
+def limits_of(given: Mapping[str, Any]) -> RolloutLimits:
+    """Raises `InputError` that names the limit, and those that there are."""
+    try:
+        return RolloutLimits.model_validate(dict(given))
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise NotFound("limit", name, RolloutLimits.model_fields) from error
+        raise InputError(f"limits.{name}: {first['msg']} (it says {first['input']!r})") from error
+
+
+def judge_of(ctx: Context, name: str) -> dict[str, Any] | None:
+    """What the judge is told. Raises `InputError` for one that nobody calibrated."""
+    if not name:
+        return None
+    found = find_judge(ctx, name)
+    standing = standing_of(ctx, found)
+    if not standing.calibrated:
+        raise InputError(f"The judge {name!r} decides nothing: {standing.why}")
+    return found.spec
 
 
 def _promotion(rollout: Rollout) -> Promotion:

@@ -24,6 +24,7 @@ BENCHES = {
     "finetune": "a fine-tune as a job, beside the same recipe run bare",
     "leaks": "seeded leaks found, false alarms and time, beside equal texts, 13 words and MinHash",
     "retrieval": "nDCG, recall and pace on BEIR collections, beside plain rank fusion on whole documents",
+    "rollback": "requests until a worse model is turned back, and how often a good one is, by simulation",
     "router": "what a router learned from examples is worth, beside length, chance and an oracle",
     "verdicts": "how often verdicts err, and whether planned rows are enough, beside what is stated",
     "jobs": "claiming, launching and starting a job, beside bare SQLite and a bare subprocess",

@@ -40,6 +40,10 @@ __all__ = ["Dispatch"]
 MOST_SHADOWS = 16
 
 
+OnShadow = Callable[[Inquiry, str, str, Mapping[str, Any]], None]
+"""Told of (request, alias, model, reply) when a shadow has answered."""
+
+
 class Dispatch:
     """Sends requests on. `quality` says what (model, suite) came to; `tell` is told what has ended.
 
@@ -67,6 +71,7 @@ class Dispatch:
         self.metrics = Metrics(self.fleet)
         tasks = Tasks(heads, self.embedding_of) if heads else None
         self.routing = Routing(catalog, self.fleet, quality, tasks)
+        self.on_shadow: OnShadow = lambda inquiry, alias, model, reply: None
 
     async def aclose(self) -> None:
         for task in self._shadows:
@@ -262,9 +267,10 @@ class Dispatch:
             models=(),
         )
         with contextlib.suppress(AgentdError):  # its row says what became of it
-            await self.complete(
+            reply = await self.complete(
                 replace(inquiry, body={**body, "model": name}, caller=caller, id=f"{asked.id}.{name}", key="")
             )
+            self.on_shadow(inquiry, asked.route.asked, name, reply)
 
 
 def _said(asked: Asked) -> dict[str, Any]:

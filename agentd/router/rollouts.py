@@ -17,8 +17,10 @@ from typing import Any, Literal
 
 from agentd.errors import AgentdError, Conflict, InputError, NotFound
 from agentd.ids import new_id
+from agentd.router import judging
 from agentd.router import stages as staged
 from agentd.router.catalog import Catalog
+from agentd.router.decide import Need, refusal
 from agentd.router.sequential import Spread
 from agentd.router.stages import Plan, Stage, Watched
 from agentd.router.texts import measures
@@ -28,10 +30,14 @@ from agentd.store.journal import Journal
 from agentd.store.requests import RequestRow
 from agentd.store.rollouts import RolloutRow, RolloutTable
 
-__all__ = ["Live", "Rollouts"]
+__all__ = ["NO_TRAFFIC", "Live", "Rollouts"]
 
 LEFT = ("CancelledError", "GeneratorExit")
 """How a request ends whose client went away: nobody's error."""
+NO_TRAFFIC = ("job:", "judge:")
+"""Who asks for measuring's sake: rows of a suite, and answers to be judged."""
+JUDGING = Need("chat/completions", 0, 0, frozenset({"json_schema"}))
+MOST_SAMPLES, LONGEST_SAMPLE = 100, 1000
 SHOWN_S = 7 * 86_400.0
 KERNEL = "daemon"
 ERRORS = "errors"
@@ -120,7 +126,11 @@ class Rollouts:
         if running is not None and running.row.state == "running":
             self.check(alias, model, stages=stages)
         before = self._incumbents(alias, model)
+        if judge is not None:
+            self._check_judge(before, judge)
+        samples = tuple(text[:LONGEST_SAMPLE] for text in inputs[:MOST_SAMPLES]) if limits.drift else ()
         plan = Plan(
+            samples=samples,
             stages=staged.parsed(stages), limits=limits, before=before, why=why, approve=approve,
             digest=self._catalog.get(model).digest, judge=dict(judge) if judge else None, **evidence,
         )  # fmt: skip
@@ -187,7 +197,7 @@ class Rollouts:
 
     def observe(self, row: RequestRow) -> None:
         """A request has ended. Jobs do not count: rows of a suite are no traffic."""
-        if not self._live or row.principal.startswith("job:") or row.trace.get("cached"):
+        if not self._live or row.principal.startswith(NO_TRAFFIC) or row.trace.get("cached"):
             return
         shadowed = self.shadowed(row)
         live = self._live.get(shadowed or row.asked)
@@ -374,6 +384,15 @@ class Rollouts:
         if not [name for name in before.weights if name != model]:
             raise InputError(f"{alias!r} points at {model!r} already")
         return before
+
+    def _check_judge(self, before: Alias, judge: Mapping[str, Any]) -> None:
+        """Raise `InputError` for a judge that cannot rate single answers, or must not see them."""
+        judging.refuse(judge)
+        there = self._catalog.alias(judge["model"])
+        for name in there.weights if there else (judge["model"],):
+            model = self._catalog.get(name)
+            if why := refusal(model, JUDGING, before.residency):
+                raise InputError(f"The judge's model {name!r} cannot be asked about {before.name!r}: {why}")
 
     def _running(self, alias: str) -> Live:
         if (live := self._live.get(alias)) is None:

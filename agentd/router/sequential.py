@@ -24,10 +24,9 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from statistics import NormalDist, fmean
 from typing import Literal
-
-from pydantic import BaseModel
 
 __all__ = ["FAR", "Evidence", "Guard", "Spread", "blocks_needed"]
 
@@ -49,7 +48,8 @@ BINS = 10
 _NORMAL = NormalDist()
 
 
-class Evidence(BaseModel):
+@dataclass(slots=True)
+class Evidence:
     """What the gambler has made against the hypothesis that outcomes are at most 0 on average.
 
     With `later`, part of the money is held back for a change that comes after a while.
@@ -80,15 +80,17 @@ class Evidence(BaseModel):
     @property
     def wealth(self) -> float:
         """What there is now; 1 / wealth is a p value that holds at any time."""
-        return self.cash + fmean(math.exp(min(each, MOST)) for each in self.logs)
+        return self.cash + sum([math.exp(min(each, MOST)) for each in self.logs]) / len(self.logs)
 
 
-class Guard(BaseModel):
+@dataclass(slots=True)
+class Guard:
     """One measure of two models, in which more is worse.
 
     `mean`: outcomes in 0 … 1, such as errors; the model is worse by how much more it has of them on average.
     `ratio`: positive numbers, such as seconds; worse by the factor between them that is as often exceeded as
-    not. `limit` is the loss (or the factor) that is not accepted, `slack` the one that counts as none.
+    not. `limit` is the loss (or the factor) that is not accepted; `slack`, half of it, is not yet a reason to
+    go back.
     """
 
     kind: Literal["mean", "ratio"]
@@ -96,14 +98,14 @@ class Guard(BaseModel):
     slack: float
     alarm: Evidence
     clear: Evidence
-    candidate: list[float] = []
-    incumbent: list[float] = []
+    candidate: list[float] = field(default_factory=list[float])
+    incumbent: list[float] = field(default_factory=list[float])
     seen: tuple[int, int] = (0, 0)
     """Outcomes in this stage, of the candidate and of the incumbent."""
     sums: tuple[float, float] = (0.0, 0.0)
     past: tuple[int, float] = (0, 0.0)
     """How many of the incumbent in all stages, and their sum."""
-    reference: list[float] = []
+    reference: list[float] = field(default_factory=list[float])
     """The newest of the incumbent, against which a candidate is held that has all requests."""
     alone: bool = False
     block: tuple[int, int] = (1, 1)
@@ -112,14 +114,14 @@ class Guard(BaseModel):
     @classmethod
     def mean(cls, margin: float) -> Guard:
         return cls(
-            kind="mean", limit=margin, slack=margin / 4,
+            kind="mean", limit=margin, slack=margin / 2,
             alarm=Evidence.of(later=True), clear=Evidence.of(SURE_STAKES, later=False),
         )  # fmt: skip
 
     @classmethod
     def ratio(cls, factor: float) -> Guard:
         return cls(
-            kind="ratio", limit=factor, slack=1 + (factor - 1) / 4,
+            kind="ratio", limit=factor, slack=1 + (factor - 1) / 2,
             alarm=Evidence.of(later=True), clear=Evidence.of(SURE_STAKES, later=False),
         )  # fmt: skip
 
@@ -179,7 +181,8 @@ class Guard(BaseModel):
         return (a / n if n else None), (b / m if m else None)
 
 
-class Spread(BaseModel):
+@dataclass(slots=True)
+class Spread:
     """How a number is spread in requests beside a suite's rows, window by window.
 
     `shares` are the suite's, between `edges`. A window of `window` requests counts as drifted when its
@@ -190,8 +193,8 @@ class Spread(BaseModel):
     edges: list[float]
     rows: int
     shares: list[float]
-    window: int = 200
     counts: list[int]
+    window: int = 200
     looks: int = 0
     psi: float = 0.0
     p_value: float = 1.0

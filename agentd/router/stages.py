@@ -66,6 +66,9 @@ class Plan(BaseModel):
     alpha: float | None = None
     approve: Literal["start", "each"] = "start"
     judge: dict[str, Any] | None = None
+    """What it is told, as an evaluation tells it."""
+    samples: tuple[str, ...] = ()
+    """Texts of the suite that requests are held against."""
 
 
 class Costs(BaseModel):
@@ -144,7 +147,8 @@ def enter(watched: Watched, stage: Stage) -> None:
     """Begin to watch a stage."""
     for name, guard in watched.guards.items():
         if name != "distance":
-            guard.stage(stage.odds, alone=stage.kind == "full")
+            odds = 1.0 if name == "judge" else stage.odds  # as many of either are judged
+            guard.stage(odds, alone=stage.kind == "full")
     watched.costs = Costs(), Costs()
 
 
@@ -167,7 +171,8 @@ def alias_at(plan: Plan, model: str, stage: Stage, reason: str) -> Alias:
 
 def alarm(plan: Plan, watched: Watched) -> str:
     """Why to go back at once; empty if nothing speaks for it."""
-    alpha = plan.limits.alpha / max(1, watched.tests)
+    later = bool(plan.samples) and "distance" not in watched.guards  # it comes with the first embeddings
+    alpha = plan.limits.alpha / max(1, watched.tests + later)
     for name, guard in watched.guards.items():
         if guard.alarm.wealth >= 1 / alpha:
             return f"{NAMES[name]} is worse: {said(name, guard)}"

@@ -16,7 +16,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -58,6 +58,14 @@ class Feedback(BaseModel):
     comment: str = Field(default="", max_length=10_000)
 
 
+class Reader(Protocol):
+    """Looks at what passes, and keeps no text of it. `text` of an answer comes where it `wants` it."""
+
+    def wants(self, inquiry: Inquiry) -> bool: ...
+    def answered(self, inquiry: Inquiry, row: RequestRow, text: str | None) -> None: ...
+    def rated(self, row: RequestRow, verdict: str) -> None: ...
+
+
 class Traffic:
     """Also the `sdk.Traffic` that tools are handed."""
 
@@ -75,12 +83,15 @@ class Traffic:
         self._pending: dict[str, tuple[int, Exchange]] = {}
         self._writer: asyncio.Task[None] | None = None
         self._failing = False
+        self.reader: Reader | None = None
 
     async def complete(self, inquiry: Inquiry) -> dict[str, Any]:
         """See `Dispatch.complete`."""
         reply = await self._dispatch.complete(inquiry)
         if self._wants(inquiry):
             self._note(inquiry, answer_of(reply))
+        if self.reader is not None:
+            self._read(inquiry, answer_of(reply) if self.reader.wants(inquiry) else None)
         return reply
 
     async def stream(
@@ -88,14 +99,19 @@ class Traffic:
     ) -> AsyncGenerator[bytes]:
         """See `Dispatch.stream`."""
         keep, size, events = self._wants(inquiry), 0, list[bytes]()
+        read = self.reader is not None and self.reader.wants(inquiry)
         async with aclosing(self._dispatch.stream(inquiry, on_start)) as chunks:
             async for chunk in chunks:
                 size += len(chunk)
-                if keep and size <= 4 * MOST_BYTES:  # an event is some times longer than its text
+                if (keep or read) and size <= 4 * MOST_BYTES:  # an event is some times longer than its text
                     events.append(chunk)
                 yield chunk
         if keep and size <= 4 * MOST_BYTES:
             self._note(inquiry, streamed_answer(b"".join(events)))
+        if self.reader is not None:
+            self._read(
+                inquiry, streamed_answer(b"".join(events)) if read and size <= 4 * MOST_BYTES else None
+            )
 
     def feedback(self, said: Mapping[str, Any], caller: Caller) -> dict[str, Any]:
         """Store what a client says about its own request; the later word counts.
@@ -122,6 +138,8 @@ class Traffic:
         self._journal.append(
             "request.feedback", row.id, caller.principal, verdict=verdict, corrected=bool(correction)
         )
+        if self.reader is not None:
+            self.reader.rated(row, verdict)
         stored = {
             "score": feedback.score is not None,
             "correction": bool(correction),
@@ -148,6 +166,11 @@ class Traffic:
         self._table.close()
 
     # --- parts ------------------------------------------------------------------------------
+
+    def _read(self, inquiry: Inquiry, answer: tuple[str, str] | None) -> None:
+        row = self._requests.find(inquiry.id)
+        if self.reader is not None and row is not None:
+            self.reader.answered(inquiry, row, answer[0] if answer else None)
 
     def _wants(self, inquiry: Inquiry) -> bool:
         return (

@@ -90,6 +90,11 @@ class Handler(BaseHTTPRequestHandler):
                     self.server.left.set()
             case "hangs_up":
                 self.close_connection = True
+            case "rude":
+                self._send(200, json.dumps({"choices": [_choice("whatever")], "usage": usage}))
+            case "judge":
+                score = 1 if "whatever" in body["messages"][-1]["content"] else 5
+                self._send(200, json.dumps({"choices": [_choice(f'{{"score": {score}}}')], "usage": usage}))
             case _ if body["stream"]:
                 self._stream(usage)
             case _ if body.get("tools"):

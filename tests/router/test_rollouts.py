@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from agentd.daemon import Daemon
 from agentd.errors import AgentdError, Conflict, InputError, NeedsApproval
 from agentd.policy.callers import Caller
 from agentd.router.inquiry import Inquiry
-from agentd.sdk import Alias, Model, Report, Rollout
+from agentd.sdk import Alias, Model, Report, Rollout, RolloutLimits
 
 pytestmark = pytest.mark.anyio
 Boot = Any
 Reach = Callable[..., Awaitable[Daemon]]
 
-WIDE = {"error_margin": 0.4, "latency_ratio": 100, "requests": 5, "drift": False}
+WIDE = {"error_margin": 0.4, "latency_ratio": 100, "cost_ratio": None, "requests": 5, "drift": False}
 """Limits that some twenty requests of each model are enough for."""
 
 
@@ -31,7 +32,13 @@ def reach(boot: Boot, endpoint: Any, tmp_path: Path) -> Reach:
     async def start(**changes: Any) -> Daemon:
         models = [
             Model(name=name, kind="local", endpoint=endpoint.url, upstream=upstream)
-            for name, upstream in (("old", "fine"), ("new", "fine"), ("bad", "broken"))
+            for name, upstream in (
+                ("old", "fine"),
+                ("new", "fine"),
+                ("bad", "broken"),
+                ("rude", "rude"),
+                ("judge", "judge"),
+            )
         ]
         daemon: Daemon = await boot(models=models, **changes)
         if daemon.catalog.alias("support") is None:
@@ -67,18 +74,22 @@ async def promoted(daemon: Daemon, caller: Caller, **arguments: Any) -> Rollout:
     return found.rollout
 
 
-async def ask(daemon: Daemon, caller: Caller, requests: int, start: int = 0) -> None:
-    """Different conversations, so that the shares are drawn anew for each."""
+async def ask(
+    daemon: Daemon, caller: Caller, requests: int, start: int = 0, words: str = "question"
+) -> list[dict[str, Any]]:
+    """Different conversations: the shares are drawn anew for each. What goes on behind is waited for."""
 
-    async def one(at: int) -> None:
-        said = [{"role": "user", "content": f"question {at}"}]
-        await daemon.gateway.complete(
-            Inquiry({"model": "support", "messages": said, "max_tokens": 5}, caller)
-        )
+    async def one(at: int) -> dict[str, Any]:
+        said = [{"role": "user", "content": f"{words} {at}"}]
+        body = {"model": "support", "messages": said, "max_tokens": 5}
+        return await daemon.gateway.complete(Inquiry(body, caller))
 
-    for at in range(start, start + requests, 8):
-        await asyncio.gather(*(one(each) for each in range(at, at + 8)))
+    replies = list[dict[str, Any]]()
+    for at in range(start, start + requests, 4):
+        replies += await asyncio.gather(*(one(each) for each in range(at, at + 4)))
         await asyncio.gather(*daemon._dispatch._shadows)  # pyright: ignore[reportPrivateUsage]
+        await asyncio.gather(*daemon._watching._tasks)  # pyright: ignore[reportPrivateUsage]
+    return replies
 
 
 def standing(daemon: Daemon) -> Rollout:
@@ -98,8 +109,8 @@ async def test_a_good_model_goes_through_shadow_and_canary_to_all_requests(
     await daemon.rollouts.look()
     assert standing(daemon).stage == "shadow 100 %"
     assert any("0.4" in lack or "40" in lack for lack in standing(daemon).waits_for)
-    await ask(daemon, person, 40)
-    assert len(endpoint.seen) == 80
+    await ask(daemon, person, 24)
+    assert len(endpoint.seen) == 48
     alias = daemon.catalog.alias("support")
     assert alias is not None
     assert (alias.weights, alias.shadow) == ({"old": 1.0}, {"new": 1.0})
@@ -108,11 +119,11 @@ async def test_a_good_model_goes_through_shadow_and_canary_to_all_requests(
     alias = daemon.catalog.alias("support")
     assert alias is not None
     assert (alias.weights, alias.shadow, alias.fallbacks) == ({"old": 0.5, "new": 0.5}, {}, ("old",))
-    await ask(daemon, person, 96, 100)
+    await ask(daemon, person, 64, 100)
     assert "canary 50 %" in daemon.requests.list(1)[0].why
     await daemon.rollouts.look()
     assert standing(daemon).stage == "full"
-    await ask(daemon, person, 40, 300)
+    await ask(daemon, person, 24, 300)
     await daemon.rollouts.look()
     assert standing(daemon).state == "done"
     alias = daemon.catalog.alias("support")
@@ -177,6 +188,9 @@ async def test_a_restart_in_the_middle_of_a_stage_keeps_stage_and_what_was_seen(
         ({"model": "old", "report": "rep-old"}, "already"),
         ({"step": "abort"}, "needs a reason"),
         ({"step": "next"}, "no rollout"),
+        ({"limits": {"error_margin": 2}}, "limits.error_margin"),
+        ({"limits": {"errors": 0.1}}, "no limit 'errors'"),
+        ({"judge": "nobody"}, "nobody"),
     ],
 )
 async def test_what_cannot_begin_says_why_and_moves_nothing(
@@ -193,7 +207,7 @@ async def test_a_newer_report_that_is_inconclusive_holds_the_stage_and_a_person_
 ) -> None:
     daemon = await reach()
     await promoted(daemon, person, stages="canary 50%, full")
-    await ask(daemon, person, 96)
+    await ask(daemon, person, 64)
     newer = report(tmp_path, "new", 190).model_copy(update={"id": "rep-newer"})
     daemon.reports.save(newer)
     await daemon.rollouts.look()
@@ -217,7 +231,7 @@ async def test_a_stage_that_is_to_be_approved_waits_for_a_person_and_says_so_onc
     assert waiting.approval is not None
     await daemon.approvals.decide(waiting.approval, "approve", person)
     assert (await daemon.jobs.settled(waiting.id)).state == "succeeded"
-    await ask(daemon, agent, 96)
+    await ask(daemon, agent, 64)
     await daemon.rollouts.look()
     await daemon.rollouts.look()
     assert standing(daemon).stage == "canary 50 %"
@@ -234,3 +248,78 @@ async def test_an_alias_that_is_moved_by_other_means_is_let_go(reach: Reach, per
     alias = daemon.catalog.alias("support")
     assert alias is not None
     assert (alias.weights, alias.fallbacks) == ({"new": 1.0}, ("old",))
+
+
+JUDGE: dict[str, Any] = {
+    "model": "judge", "system": "Rate it.", "examples": [], "ask": "Give your verdict as JSON", "schema": {},
+    "show": {"Question": "input"}, "scale": [1, 5], "pairwise": False, "clip": 1000, "max_tokens": 64,
+}  # fmt: skip
+
+
+def started(daemon: Daemon, model: str, stages: str, inputs: list[str] | None = None, **more: Any) -> Rollout:
+    limits = RolloutLimits(**{**WIDE, **more.pop("limits", {})})
+    return daemon.rollouts.start(
+        "support",
+        model,
+        stages,
+        limits,
+        why="a test",
+        by="user:ada",
+        evidence={},
+        inputs=inputs or (),
+        **more,
+    )
+
+
+async def test_a_judge_that_finds_shadows_worse_ends_the_rollout_before_anybody_is_answered_by_it(
+    reach: Reach, person: Caller
+) -> None:
+    daemon = await reach()
+    started(daemon, "rude", "shadow 100%, full", judge=JUDGE, limits={"judge_share": 1.0})
+    start = 0
+    while standing(daemon).state == "running" and start < 200:
+        replies = await ask(daemon, person, 8, start)
+        assert {reply["agentd"]["model"] for reply in replies} == {"old"}
+        start += 8
+    assert standing(daemon).why.startswith("what the judge says of its answers is worse: 1.000 beside 0.000")
+    judged = [row for row in daemon.requests.list(500) if row.principal == "judge:support"]
+    assert judged
+    with pytest.raises(InputError, match="another answer to compare with"):
+        started(daemon, "new", "full", judge={**JUDGE, "pairwise": True})
+
+
+async def test_requests_of_another_kind_than_the_suites_rows_end_a_rollout(
+    reach: Reach, person: Caller
+) -> None:
+    daemon = await reach()
+    rows = [f"{'question ' * (1 + at % 7)}{at}" for at in range(100)]
+    started(daemon, "new", "canary 50%, full", rows, limits={"drift": True})
+    await ask(daemon, person, 200, words="an order that did not come and of which nobody knows where it is")
+    assert standing(daemon).state == "rolled_back"
+    assert "words has a population stability index of" in standing(daemon).why
+
+
+async def test_thumbs_down_end_a_rollout_and_count_once_an_answer(reach: Reach, person: Caller) -> None:
+    daemon = await reach()
+    started(daemon, "new", "canary 50%, full", limits={"error_margin": 0.45, "feedback_margin": 0.1})
+    for reply in await ask(daemon, person, 64):
+        for _ in range(3):
+            said = {"request_id": reply["agentd"]["request_id"]}
+            said |= {"score": -1 if reply["agentd"]["model"] == "new" else 1}
+            daemon.gateway.feedback(said, person)
+    await daemon.rollouts.look()
+    rollout = standing(daemon)
+    assert rollout.state == "rolled_back"
+    assert rollout.why.startswith("what users say of its answers is worse: 100.0% beside 0.0%")
+    assert int(rollout.why.rpartition("of ")[2].split()[0]) <= 32
+
+
+async def test_what_jobs_ask_and_who_hangs_up_counts_for_nobody(reach: Reach, person: Caller) -> None:
+    daemon = await reach()
+    started(daemon, "new", "canary 50%, full")
+    await ask(daemon, replace(person, principal="job:job-1"), 8)
+    row = daemon.requests.list(1)[0]
+    left = {"model": "new", "status": "CancelledError: ", "seconds": 0.1, "micro_usd": 0}
+    trace = {"chosen": "new", "attempts": [left]}
+    daemon.rollouts.observe(row.model_copy(update={"principal": "user:ada", "status": "ok", "trace": trace}))
+    assert standing(daemon).seen == {}
