@@ -3,7 +3,8 @@
 validate → preflight and quote (the tool itself) → policy → approval → job. A tool that answers at
 once is decided about before it runs; one that launches is decided about with its quote in hand,
 after its own checks, so that nobody is asked to approve what could not work. What a job would
-be is bound once when it is decided about, and looked at again when it is about to start.
+be is bound once when it is decided about, and looked at again when it is about to start. What an
+answer may have carried into its caller's context is written down before the caller has it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import contextlib
 import datetime
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,7 +35,7 @@ from agentd.errors import (
 from agentd.jobs import snapshot
 from agentd.jobs.recipes import digest_recipe, find_recipe
 from agentd.jobs.runner import Jobs
-from agentd.policy import bindings
+from agentd.policy import bindings, taint
 from agentd.policy.approvals import Approvals
 from agentd.policy.bindings import COST, DIGEST, RULES, Binding
 from agentd.policy.callers import Caller
@@ -49,6 +50,7 @@ from agentd.store.approvals import Approval
 from agentd.store.jobs import JobRow, JobTable
 from agentd.store.journal import Journal
 from agentd.store.ledger import Ledger
+from agentd.store.taints import TaintTable
 
 __all__ = ["Calls"]
 
@@ -90,6 +92,7 @@ class Calls:
         self._approvals, self._ledger, self._journal = approvals, ledger, journal
         self._rules, self._quotes, self._locking = rules, quotes, locking
         self._room = room
+        self.taints = TaintTable(store)
         self._binder = Binder(tools, offer, rules, prices)
         self._admissions: set[asyncio.Task[None]] = set()
         jobs.finish, jobs.bind, jobs.ask_again = self._finish, self._binder.bind, self._ask_again
@@ -100,10 +103,16 @@ class Calls:
         """Call a tool. Launching ones answer with a `JobView`, at once. Raises the `AgentdError` tree.
 
         The same `key` by the same principal is the same call: a launch is found again, other
-        arguments are refused.
+        arguments are refused. What it answers taints the caller's context, if it is not to be trusted.
         """
-        tool = self._tool(name)
-        checked = self._validate(tool, arguments)
+        tool, caller = self._tool(name), self.tainted(caller)
+        with self._reading(tool, caller):
+            answer = await self._call(tool, arguments, caller, key)
+            self.saw(caller, answer, tool)
+        return answer
+
+    async def _call(self, tool: Tool, arguments: dict[str, Any], caller: Caller, key: str) -> BaseModel:
+        name, checked = tool.name, self._validate(tool, arguments)
         if key and (known := self._known(tool, arguments, caller, key)) is not None:
             return known if tool.launches else _answer_of(tool, known)
         if not tool.launches:
@@ -121,15 +130,50 @@ class Calls:
 
     async def quote(self, name: str, arguments: dict[str, Any], caller: Caller) -> Quote:
         """What a call would take. Checks everything the call itself would check; starts nothing."""
-        tool = self._tool(name)
+        tool, caller = self._tool(name), self.tainted(caller)
         checked = self._validate(tool, arguments)
         if not tool.launches:
             return Quote(basis="answers at once")
-        outcome = await self._handle(tool, checked, caller)
+        with self._reading(tool, caller):
+            outcome = await self._handle(tool, checked, caller)
         if not isinstance(outcome, Launch):
             return Quote(basis="is there already")
         self._check_launch(name, outcome)
         return self._quotes.of(name, outcome).quote
+
+    # --- what callers have read ---------------------------------------------------------------
+
+    def saw(self, caller: Caller, answer: BaseModel, tool: Tool | None = None) -> tuple[str, ...]:
+        """Note what `answer`, of `tool` or a job's view, carries into the caller's context; returns it.
+
+        Whoever hands a model a job's result or reason without a call has to tell it here first.
+        """
+        sources = taint.sources_of(answer, tool, self.tools, self._led_by)
+        if caller.context and sources:
+            self.taints.add(caller.context, sources)
+        return sources
+
+    @contextlib.contextmanager
+    def _reading(self, tool: Tool, caller: Caller) -> Generator[None]:
+        """What goes wrong in a tool is told in words that may not be its own."""
+        try:
+            yield
+        except (NeedsApproval, Denied):
+            raise
+        except AgentdError:
+            if caller.context and tool.trusted is not True:
+                self.taints.add(caller.context, [tool.name])
+            raise
+
+    def _led_by(self, job_id: str) -> tuple[str, ...]:
+        """What those had read who asked for a job."""
+        row = self._table.find(job_id)
+        return tuple(row.taint) if row else ()
+
+    def tainted(self, caller: Caller) -> Caller:
+        """The caller with what is in its context by now."""
+        known = self.taints.of(caller.context) if caller.context else ()
+        return replace(caller, taint=taint.joined(caller.taint, known)) if known else caller
 
     def context(self, caller: Caller) -> Context:
         return Context(self, self._offer, self._jobs, caller)
@@ -214,6 +258,7 @@ class Calls:
                 surface=caller.surface,
                 cwd=str(caller.cwd),
                 project=caller.project,
+                taint=caller.taint,
                 arguments=arguments,
                 quote=Quote().model_dump(),
             )
@@ -240,6 +285,7 @@ class Calls:
             surface=caller.surface,
             read_only=bool(tool and tool.read_only),
             open_world=bool(tool and tool.open_world),
+            outward=bool(tool and tool.outward),
             launches=launch is not None,
             quote=quote,
             max_micro_usd=self._binder.most(launch),
@@ -247,6 +293,7 @@ class Calls:
             remaining_micro_usd=self._ledger.remaining(caller.payer),
             time=now.time(),
             day=DAYS[now.weekday()],
+            taint=caller.taint,
         )
         decision = decide(self._rules, call)
         if decision.effect == "deny":
@@ -293,6 +340,7 @@ class Calls:
                 surface=caller.surface,
                 cwd=str(caller.cwd),
                 project=caller.project,
+                taint=caller.taint,
                 arguments=arguments,
                 launch=stored,
                 quote=launch.quote.model_dump(),
@@ -401,7 +449,7 @@ class Calls:
         self._approvals.refuse_if_denied(binding.digest)
         binding = bindings.recorded(binding)
         launch = row.launch or {}
-        facts = {
+        facts: dict[str, Any] = {
             "tool": row.tool,
             "title": row.title,
             "arguments": row.arguments,
@@ -419,6 +467,8 @@ class Calls:
                 "inputs": launch["input_digests"],
                 "environment": launch["environment"],
             }
+        if row.taint:
+            facts["taint"] = list(row.taint)
         if before is not None:
             facts["again"] = {"after": before.id, "because": before.reason}
         self._table.update(row.id, digest=binding.digest)
@@ -453,7 +503,10 @@ class Calls:
     # --- services ---------------------------------------------------------------------------
 
     async def ensure(self, name: str, launch: Launch, caller: Caller) -> ServiceView | None:
-        """The service `name`, launched when there is none; None while it starts. Raises what stops it."""
+        """The service `name`, launched when there is none; None while it starts. Raises what stops it.
+
+        What the caller has read does not taint it: the tool that needs it decides what it is.
+        """
         if launch.service is None:
             raise InputError(f"The launch of {name!r} has no service to keep")
         found = self._jobs.services.find(name)
@@ -469,13 +522,16 @@ class Calls:
             )
         serves = tuple(dict.fromkeys((name, *launch.service.serves)))  # or it would not be found again
         service = launch.service.model_copy(update={"serves": serves})
-        self._submit(name, replace(launch, service=service), caller, arguments={})
+        untainted = replace(caller, taint=(), context="")
+        self._submit(name, replace(launch, service=service), untainted, arguments={})
         return None
 
 
 def _caller_of(row: JobRow) -> Caller:
     """Whoever asked for a job, as its agent from now on."""
-    return Caller(row.principal, row.role, row.surface, row.cwd, is_agent=True, project=row.project)
+    return Caller(
+        row.principal, row.role, row.surface, row.cwd, is_agent=True, project=row.project, taint=row.taint
+    )
 
 
 def _answer_of(tool: Tool, job: JobView) -> BaseModel:

@@ -769,7 +769,8 @@ class Tool:
 
     `arguments` is a pydantic model made from the handler's keyword-only parameters, `result` the
     model its answer is checked against (a launching tool answers with a `JobView`). One that is not
-    `listed` is called by name like any other, but MCP clients are not shown it.
+    `listed` is called by name like any other, but MCP clients are not shown it. `trusted`, `content` and
+    `outward` are as `tool` has them.
     """
 
     name: str
@@ -784,6 +785,9 @@ class Tool:
     idempotent: bool
     open_world: bool
     listed: bool = True
+    trusted: bool | tuple[str, ...] = False
+    content: tuple[str, ...] = ()
+    outward: bool = False
     on_done: Done | None = None
     on_check: Handler | None = None
 
@@ -811,6 +815,9 @@ def tool(
     idempotent: bool = False,
     open_world: bool = False,
     listed: bool = True,
+    trusted: bool | Sequence[str] = False,
+    content: Sequence[str] = (),
+    outward: bool | None = None,
 ) -> Callable[[Handler], Tool]:
     """Make a tool of ``async def name(ctx, *, arg: Annotated[T, Field(description=…)] = …)``.
 
@@ -818,6 +825,14 @@ def tool(
     when *not* to use it. Raises `TypeError` for a handler that cannot be described as a schema.
     Models choose worse among more than about 25 tools: `listed=False` keeps one that only people,
     plans and scripts need out of what MCP clients are shown.
+
+    What a result says may be an attack: text of documents, rows, logs, web pages, or of a model that read
+    such text. A result is taken for that unless it is `trusted`: worded by the tool alone, out of names and
+    figures of its own; a sequence names the top-level fields of the result that are. Whoever has read what is
+    not trusted has to ask before calls that change something, cost, or reach out. `content` names arguments
+    that carry text and decide nothing (not whom it goes to, how much, which model, which path): filling
+    them from such a result weighs nothing. `outward` says whether a call can carry text to a place that its
+    caller chooses, as `open_world` does by default.
     """
 
     def wrap(handler: Handler) -> Tool:
@@ -833,6 +848,8 @@ def tool(
                 raise TypeError(f"tool {name!r}: make {parameter.name!r} keyword-only")
             default = ... if parameter.default is inspect.Parameter.empty else parameter.default
             fields[parameter.name] = (hints[parameter.name], default)
+        if unknown := sorted(set(content) - fields.keys()):
+            raise TypeError(f"tool {name!r}: 'content' names {unknown[0]!r}, which is none of its arguments")
         arguments = create_model(f"{name}_arguments", __config__=ConfigDict(extra="forbid"), **fields)
         return Tool(
             name=name,
@@ -847,6 +864,9 @@ def tool(
             idempotent=idempotent,
             open_world=open_world,
             listed=listed,
+            trusted=trusted if isinstance(trusted, bool) else tuple(trusted),
+            content=tuple(content),
+            outward=open_world if outward is None else outward,
         )
 
     return wrap

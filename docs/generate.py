@@ -63,7 +63,6 @@ MEANINGS = {  # of fields that say nothing of themselves in the code
     "read_only": "whether the tool only reads",
     "open_world": "whether the tool reaches beyond this machine",
     "gpu_hours": "quoted GPU-hours",
-    "tainted": "reserved: nothing marks a call as tainted yet",
 }
 PART = re.compile(r"(<!-- generated: (?P<name>\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -30,7 +30,7 @@ SECONDS_A_VERDICT = 4.0
 MOST_TIMES = 4  # what verdicts are expected to cost may be paid for so many times
 
 
-@tool(title="Calibrate an LLM judge", launches=True, listed=False)
+@tool(title="Calibrate an LLM judge", launches=True, listed=False, trusted=True)
 async def calibrate_judge(
     ctx: Context,
     *,

@@ -52,7 +52,7 @@ class Compared(BaseModel):
     why: str
 
 
-@tool(title="Compare two reports", result=Compared, read_only=True, idempotent=True)
+@tool(title="Compare two reports", result=Compared, read_only=True, idempotent=True, trusted=True)
 async def compare(
     ctx: Context, *, candidate: Ref, baseline: Ref, margin: Margin = None, alpha: Alpha = None
 ) -> Compared:
@@ -179,7 +179,9 @@ class Gated(BaseModel):
     problems: list[str] = []
 
 
-@tool(title="Put reports to the gate", result=Gated, read_only=True, idempotent=True, listed=False)
+@tool(
+    title="Put reports to the gate", result=Gated, read_only=True, idempotent=True, listed=False, trusted=True
+)
 async def gate(
     ctx: Context,
     *,

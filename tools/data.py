@@ -20,7 +20,7 @@ FEWEST_ROWS = 8
 START_S, ROWS_PER_S = 4.0, 400.0
 
 
-@tool(title="Check a training set", launches=True)
+@tool(title="Check a training set", launches=True, trusted=("dataset", "name", "path", "ok"))
 async def check_dataset(
     ctx: Context,
     *,

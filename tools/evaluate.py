@@ -61,7 +61,7 @@ KEPT_ANSWERS_MB = 512
 # --- evaluate -------------------------------------------------------------------------------
 
 
-@tool(title="Evaluate a model on a suite", launches=True, open_world=True)
+@tool(title="Evaluate a model on a suite", launches=True, open_world=True, trusted=True)
 async def evaluate(
     ctx: Context,
     *,
@@ -364,7 +364,7 @@ def _evaluation_quote(
 # --- baseline -------------------------------------------------------------------------------
 
 
-@tool(title="Fit a baseline without a generating model", launches=True)
+@tool(title="Fit a baseline without a generating model", launches=True, trusted=True)
 async def baseline(
     ctx: Context,
     *,

@@ -62,7 +62,7 @@ class Work:
         return shared + self.batch_size * (self.row_tokens - shared)
 
 
-@tool(title="Fine-tune a model", launches=True)
+@tool(title="Fine-tune a model", launches=True, trusted=True)
 async def finetune(
     ctx: Context,
     *,

@@ -22,7 +22,12 @@ MOST_TRIES = 4  # times as many are paid for at most
 TOKENS_IN, TOKENS_OUT = 600, 48  # of one question
 
 
-@tool(title="Make training rows from documents", launches=True, open_world=True)
+@tool(
+    title="Make training rows from documents",
+    launches=True,
+    open_world=True,
+    trusted=("dataset", "name", "path", "rows", "dropped_rows"),
+)
 async def make_dataset(
     ctx: Context,
     *,

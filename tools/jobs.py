@@ -43,7 +43,7 @@ def _status(ctx: Context, handle: str) -> Status:
     return Status(id=job.id, state=job.state, reason=job.reason, job=job)
 
 
-@tool(title="Look at a job or run", result=Status, read_only=True, idempotent=True)
+@tool(title="Look at a job or run", result=Status, read_only=True, idempotent=True, trusted=("id", "state"))
 async def job_status(ctx: Context, *, job: Handle) -> Status:
     """State, progress, cost and result of a job or run, and what to do next. Answers at once.
 
@@ -52,7 +52,7 @@ async def job_status(ctx: Context, *, job: Handle) -> Status:
     return _status(ctx, job)
 
 
-@tool(title="Wait for a job or run", result=Status, read_only=True, idempotent=True)
+@tool(title="Wait for a job or run", result=Status, read_only=True, idempotent=True, trusted=("id", "state"))
 async def job_wait(
     ctx: Context,
     *,
@@ -82,7 +82,7 @@ async def job_logs(
     return Logs(lines=ctx.jobs.logs(job, tail=tail))
 
 
-@tool(title="Cancel a job or run", result=Status, destructive=True, idempotent=True)
+@tool(title="Cancel a job or run", result=Status, destructive=True, idempotent=True, trusted=("id", "state"))
 async def job_cancel(ctx: Context, *, job: Handle) -> Status:
     """End a job and every process it started, or stop a run. What it had finished stays.
 
@@ -95,7 +95,7 @@ async def job_cancel(ctx: Context, *, job: Handle) -> Status:
     return _status(ctx, job)
 
 
-@tool(title="Quote a call", result=Quote, read_only=True, idempotent=True)
+@tool(title="Quote a call", result=Quote, read_only=True, idempotent=True, trusted=True)
 async def quote(
     ctx: Context,
     *,
@@ -111,7 +111,7 @@ async def quote(
     return await ctx.quote(tool, arguments)
 
 
-@tool(title="Run a plan", result=RunHandle, destructive=True, open_world=True)
+@tool(title="Run a plan", result=RunHandle, destructive=True, open_world=True, trusted=True)
 async def run_plan(
     ctx: Context,
     *,

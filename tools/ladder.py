@@ -67,7 +67,14 @@ class Ladder(BaseModel):
     next: NextRung | None = None
 
 
-@tool(title="Say which rung is enough", result=Ladder, read_only=True, idempotent=True, listed=False)
+@tool(
+    title="Say which rung is enough",
+    result=Ladder,
+    read_only=True,
+    idempotent=True,
+    listed=False,
+    trusted=True,
+)
 async def ladder(
     ctx: Context,
     *,

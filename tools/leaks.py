@@ -164,7 +164,7 @@ def _known_rows(suite: Suite, ids: Sequence[str]) -> list[str]:
 # --- as a job -------------------------------------------------------------------------------
 
 
-@tool(title="Look for a suite's rows in a training set", launches=True, listed=False)
+@tool(title="Look for a suite's rows in a training set", launches=True, listed=False, trusted=("check", "ok"))
 async def check_leaks(
     ctx: Context,
     *,

@@ -106,7 +106,7 @@ class ModelList(BaseModel):
 # --- bringing one in ------------------------------------------------------------------------
 
 
-@tool(title="Get a model", launches=True, idempotent=True, open_world=True)
+@tool(title="Get a model", launches=True, idempotent=True, open_world=True, trusted=True)
 async def get_model(
     ctx: Context,
     *,
@@ -231,7 +231,7 @@ def fetch_quote(known: Known | None) -> Quote:
 # --- seeing what is there -------------------------------------------------------------------
 
 
-@tool(title="List models", result=ModelList, read_only=True, idempotent=True)
+@tool(title="List models", result=ModelList, read_only=True, idempotent=True, trusted=True)
 async def list_models(ctx: Context) -> ModelList:
     """Every model and alias: kind, size, which service answers for it, and its newest measured quality.
 
@@ -274,7 +274,7 @@ def quality_of(model: str, reports: Iterable[Report]) -> list[Quality]:
 # --- asking one -----------------------------------------------------------------------------
 
 
-@tool(title="Ask a model", result=ChatResult, open_world=True)
+@tool(title="Ask a model", result=ChatResult, open_world=True, content=("message",))
 async def chat(
     ctx: Context,
     *,

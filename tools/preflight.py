@@ -42,7 +42,14 @@ class Planned(BaseModel):
     why: str
 
 
-@tool(title="Say what a suite can show", result=Planned, read_only=True, idempotent=True, listed=False)
+@tool(
+    title="Say what a suite can show",
+    result=Planned,
+    read_only=True,
+    idempotent=True,
+    listed=False,
+    trusted=True,
+)
 async def power(
     ctx: Context,
     *,

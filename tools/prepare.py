@@ -27,7 +27,7 @@ START_S, BYTES_PER_S, ROW_BYTES = 8.0, 400e3, 250.0
 Share = Annotated[float, Field(ge=0, le=0.5)]
 
 
-@tool(title="Make a data set", launches=True)
+@tool(title="Make a data set", launches=True, trusted=("name", "datasets", "rows", "dropped", "dropped_rows"))
 async def prepare_data(
     ctx: Context,
     *,

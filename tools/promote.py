@@ -31,7 +31,7 @@ class Promotion(BaseModel):
     rollout: Rollout | None = Field(default=None, description="with stages: where it stands")
 
 
-@tool(title="Promote a model", result=Promotion, destructive=True, idempotent=True)
+@tool(title="Promote a model", result=Promotion, destructive=True, idempotent=True, trusted=True)
 async def promote(
     ctx: Context,
     *,

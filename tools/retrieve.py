@@ -171,7 +171,7 @@ async def known_collection(ctx: Context, service: ServiceView, name: str) -> Non
 # --- ingest -----------------------------------------------------------------------------------
 
 
-@tool(title="Ingest documents", launches=True, idempotent=True)
+@tool(title="Ingest documents", launches=True, idempotent=True, trusted=("collection",))
 async def ingest(
     ctx: Context,
     *,
@@ -255,7 +255,9 @@ GROUP BY k.id ORDER BY k.name
 """
 
 
-@tool(title="List collections", result=Collections, read_only=True, idempotent=True, listed=False)
+@tool(
+    title="List collections", result=Collections, read_only=True, idempotent=True, listed=False, trusted=True
+)
 async def list_collections(ctx: Context) -> Collections:
     """Every collection with its embedder and its number of documents and chunks.
 
@@ -313,7 +315,7 @@ def holds(cited: Mapping[str, Any]) -> bool:
 # --- answer -----------------------------------------------------------------------------------
 
 
-@tool(title="Answer from documents", result=Answer, read_only=True, open_world=True)
+@tool(title="Answer from documents", result=Answer, read_only=True, open_world=True, outward=False)
 async def answer(
     ctx: Context,
     *,

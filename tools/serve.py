@@ -47,7 +47,7 @@ class Stopped(BaseModel):
     serves: list[str]
 
 
-@tool(title="Serve a model", launches=True, idempotent=True)
+@tool(title="Serve a model", launches=True, idempotent=True, trusted=True)
 async def serve(
     ctx: Context,
     *,
@@ -92,7 +92,7 @@ async def serve(
     )
 
 
-@tool(title="Stop a service", result=Stopped, destructive=True, idempotent=True)
+@tool(title="Stop a service", result=Stopped, destructive=True, idempotent=True, trusted=True)
 async def stop_service(
     ctx: Context,
     *,

@@ -38,7 +38,7 @@ from agentd import documents
 from agentd.errors import DataError, InputError, NotFound
 from agentd.sdk import Tool
 
-__all__ = ["Plan", "Step", "check", "fill", "holds", "load_plan", "parse_plan", "with_params"]
+__all__ = ["Plan", "Step", "check", "fill", "holds", "load_plan", "parse_plan", "references", "with_params"]
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}")
 _CONDITION = re.compile(r"\s*(\$\{[^}]+\})\s*(==|!=|<=|>=|<|>|not in|in)\s*(.+?)\s*")
@@ -61,7 +61,7 @@ class Step(Strict):
 
     def references(self) -> set[str]:
         """First parts of every reference: step ids, ``params`` and ``item``."""
-        return {path.split(".")[0] for path in _paths([self.args, self.when, self.each])}
+        return {path.split(".")[0] for path in references([self.args, self.when, self.each])}
 
     def dependencies(self) -> set[str]:
         return (self.references() | set(self.needs)) - {"params", "item"}
@@ -140,7 +140,7 @@ def _check_step(plan: Plan, step: Step, tools: Mapping[str, Tool]) -> None:
     for name in sorted(step.dependencies()):
         if name not in ids:
             raise _Mistake(NotFound("step", name, ids), _where(step, name))
-    for path in _paths([step.args, step.when, step.each]):
+    for path in references([step.args, step.when, step.each]):
         first, _, rest = path.partition(".")
         name = rest.partition(".")[0]
         if first == "params" and name and name not in plan.params:
@@ -167,7 +167,7 @@ def _check_condition(when: str) -> None:
 def _where(step: Step, name: str) -> str:
     """The field of `step` that refers to `name`."""
     fields = {"args": step.args, "when": step.when, "each": step.each}
-    return next((f for f, v in fields.items() if name in {p.split(".")[0] for p in _paths(v)}), "needs")
+    return next((f for f, v in fields.items() if name in {p.split(".")[0] for p in references(v)}), "needs")
 
 
 def fill(value: Any, results: Mapping[str, Any]) -> Any:
@@ -214,7 +214,7 @@ def _check_arguments(step: Step, tool: Tool) -> None:
                 raise _Mistake(unknown, "args", field) from error
             if problem["type"] == "missing":
                 raise _Mistake("is needed", "args", field) from error
-            if not any(True for _ in _paths(step.args.get(field))):
+            if not any(True for _ in references(step.args.get(field))):
                 raise _Mistake(f"{problem['msg']} (it says {problem['input']!r})", "args", field) from error
 
 
@@ -232,12 +232,13 @@ def _lookup(path: str, results: Mapping[str, Any]) -> Any:
     return value
 
 
-def _paths(value: Any) -> Iterator[str]:
+def references(value: Any) -> Iterator[str]:
+    """The path of every reference in a value: ``base.model`` of ``"${base.model}"``."""
     if isinstance(value, str):
         yield from (found[1] for found in _REFERENCE.finditer(value))
     elif isinstance(value, Mapping):
         for item in value.values():
-            yield from _paths(item)
+            yield from references(item)
     elif isinstance(value, Iterable):
         for item in value:
-            yield from _paths(item)
+            yield from references(item)

@@ -3,7 +3,8 @@
 What is durable: the plan's text, and each step's job and result. Each call carries an idempotency
 key made of run and step, so a step that was started before a crash is found again, not started
 twice. Steps whose dependencies are done go ahead together; a step whose condition does not hold is
-skipped, and so are those that need it. The first failure stops new steps from starting.
+skipped, and so are those that need it. The first failure stops new steps from starting. What had been
+read when the run was asked for, or decides about a step (`agentd.agent.flow`), taints the step's calls.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import BaseModel
 
 from agentd import documents
-from agentd.agent import plans
+from agentd.agent import flow, plans
 from agentd.agent.plans import Plan, Step
 from agentd.errors import AgentdError, Conflict, NeedsApproval, NotFound, Unavailable
 from agentd.policy.callers import Caller
+from agentd.policy.taint import joined
 from agentd.redaction import refuse_secrets
 from agentd.sdk import JobView, Tool
 from agentd.signals import Changes
@@ -40,6 +43,7 @@ class Calling(Protocol):
 
     @property
     def tools(self) -> Mapping[str, Tool]: ...
+    def tainted(self, caller: Caller) -> Caller: ...
     async def call(
         self, name: str, arguments: dict[str, Any], caller: Caller, *, key: str = ""
     ) -> BaseModel: ...
@@ -83,6 +87,7 @@ class Runs:
             surface=caller.surface,
             cwd=str(caller.cwd),
             project=caller.project,
+            taint=self._calls.tainted(caller).taint,
         )
         self._journal.append("run.started", run.id, caller.principal, plan=plan.plan, params=plan.params)
         self._drive(run)
@@ -319,10 +324,10 @@ class _Execution:
         self._put(step, state="succeeded", result=result, reason="", ended_at=time.time())
 
     async def _one(self, step: Step, results: Mapping[str, Any], key: str) -> dict[str, Any]:
-        arguments = plans.fill(step.args, results)
+        arguments, caller = plans.fill(step.args, results), self._led(step)
         try:
             answer = await self._patiently(
-                step, lambda: self._calls.call(step.tool, arguments, self._caller, key=key)
+                step, lambda: self._calls.call(step.tool, arguments, caller, key=key)
             )
         except NeedsApproval as held:
             answer = self._jobs.get(held.job_id)  # it is carried out once a person has approved it
@@ -336,6 +341,11 @@ class _Execution:
         if answer.state != "succeeded":
             raise StepFailed(f"{answer.id} {answer.state}: {answer.reason}")
         return answer.result or {}
+
+    def _led(self, step: Step) -> Caller:
+        """Who takes a step: the run's caller, with all that led to it."""
+        deciding = flow.deciding(step, self._plan, self._calls.tools)
+        return replace(self._caller, taint=joined(self._table.taint(self._run.id), deciding))
 
     async def _patiently(self, step: Step, call: Callable[[], Awaitable[BaseModel]]) -> BaseModel:
         """Call again while a part that the call needs is still starting."""

@@ -112,6 +112,8 @@ def asked_of(job: JobRow) -> dict[str, str]:
         "names it serves": job.serves,
         DIGEST: job.digest,
     }
+    if job.taint:
+        parts["what led to it"] = job.taint
     parts |= {words: launch[name] for name, words in _SHOWN.items() if name in launch}
     return {name: digest_value(value) for name, value in parts.items()}
 

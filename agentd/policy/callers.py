@@ -23,6 +23,10 @@ class Caller:
     for it. A job's requests, or those with a token that has an `allowance`, cost at most that, in micro-USD.
     `token` is the id of what it showed, if it showed one. Through the gateway it may ask `models` that fit
     these patterns, so many times `per_minute`.
+
+    `taint` names what it has read that was not to be trusted (`agentd.policy.taint`). Answers that it gets
+    go into the `context` of that name, if it names one: a run, a client. What taints a context taints every
+    caller that names it, from then on.
     """
 
     principal: str
@@ -36,6 +40,8 @@ class Caller:
     token: str = ""
     models: tuple[str, ...] = ()
     per_minute: int | None = None
+    taint: tuple[str, ...] = ()
+    context: str = ""
 
     @property
     def payer(self) -> Payer:

@@ -110,6 +110,7 @@ def call_of(asked: Asked, tools: Mapping[str, Tool]) -> Call:
         surface=asked.surface,
         read_only=read_only,
         open_world=open_world,
+        outward=open_world if asked.open_world is not None or tool is None else tool.outward,
         launches=launches,
         quote=Quote(
             micro_usd=round(asked.quoted_usd * 1e6),
@@ -121,7 +122,7 @@ def call_of(asked: Asked, tools: Mapping[str, Tool]) -> Call:
         remaining_micro_usd=None if asked.remaining_usd is None else round(asked.remaining_usd * 1e6),
         time=time,
         day=day,
-        tainted=asked.tainted,
+        taint=("untrusted text",) if asked.tainted else (),
     )
 
 

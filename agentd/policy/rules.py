@@ -4,6 +4,9 @@ A rule set is a YAML file with the lists ``deny``, ``ask`` and ``allow``. They a
 order, in each the first rule whose conditions all hold decides. A call that no rule speaks of is
 asked about when it costs or reaches out, and allowed when it only reads. A rule without conditions
 always holds. Nothing here reads a clock, a store or a network.
+
+One thing no rule can allow: a caller that has read text which is not to be trusted asks a person before
+every call that changes something, costs, or reaches out.
 """
 
 from __future__ import annotations
@@ -19,11 +22,13 @@ from typing import Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from agentd import documents
+from agentd.policy.taint import listed
 from agentd.sdk import Quote, Tool
 from agentd.store.tokens import Role
 
 __all__ = [
     "DAYS",
+    "TAINTED",
     "Call",
     "Day",
     "Decision",
@@ -41,6 +46,9 @@ __all__ = [
 Effect = Literal["deny", "ask", "allow"]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = get_args(Day)
+
+TAINTED = "(tainted)"
+"""Stands for the rule where a call is asked about for what its caller has read."""
 
 _COMPARISON = re.compile(r"\s*(<=|>=|<|>|==)\s*(-?\d+(?:\.\d+)?)\s*")
 
@@ -69,7 +77,7 @@ class Rule(Strict):
     remaining_usd: str = Field("", description="what the day's budget still holds")
     between: str = Field("", description='local time of day, as "08:00-18:00"')
     days: tuple[Day, ...] = Field((), description="local day of the week")
-    tainted: bool | None = None
+    tainted: bool | None = Field(None, description="whether it was led to by text that is not to be trusted")
     people: int = Field(1, ge=1, le=9, description="of an ask rule: how many people have to approve")
     requester_may_answer: bool = Field(
         True, description="of an ask rule: whether the one who asked may approve"
@@ -135,6 +143,7 @@ class Call(Strict):
     surface: str
     read_only: bool = False
     open_world: bool = False
+    outward: bool = False
     launches: bool = False
     quote: Quote = Quote()
     max_micro_usd: int = 0
@@ -142,7 +151,17 @@ class Call(Strict):
     remaining_micro_usd: int | None = None
     time: datetime.time = datetime.time(12, 0)
     day: Day = "wed"
-    tainted: bool = False
+    taint: tuple[str, ...] = ()
+
+    @property
+    def tainted(self) -> bool:
+        return bool(self.taint)
+
+    @property
+    def weighs(self) -> bool:
+        """Whether it changes something, costs, or can carry text to a place that its caller chooses."""
+        costs = self.max_micro_usd or self.quote.micro_usd or self.quote.gpu_hours
+        return bool(not self.read_only or self.outward or self.launches or costs)
 
 
 class Decision(Strict):
@@ -176,6 +195,22 @@ def decide(rules: RuleSet, call: Call) -> Decision:
 
 def explain(rules: RuleSet, call: Call) -> tuple[Decision, list[Trial]]:
     """The decision, and every rule that was tried on the way to it."""
+    decision, trials = _ruled(rules, call)
+    return (_guarded(decision, call) if call.tainted and call.weighs else decision), trials
+
+
+def _guarded(decision: Decision, call: Call) -> Decision:
+    """The decision about a tainted call that weighs: never granted by a rule, or by the one who asks."""
+    if decision.effect == "deny":
+        return decision
+    rule = decision.rule if decision.effect == "ask" else TAINTED
+    led = f"what led to it read {listed(call.taint)}, which may hold instructions of a stranger"
+    why = f"{led}; {decision.why}" if decision.effect == "ask" else led
+    changes = {"effect": "ask", "rule": rule, "why": why, "client_may_answer": False}
+    return decision.model_copy(update=changes)
+
+
+def _ruled(rules: RuleSet, call: Call) -> tuple[Decision, list[Trial]]:
     trials: list[Trial] = []
     listed: tuple[tuple[Effect, tuple[Rule, ...]], ...] = (
         ("deny", rules.deny),

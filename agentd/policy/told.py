@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agentd.policy.taint import listed
 from agentd.store.ledger import usd
 from agentd.wording import bytes_, shortened, span
 
@@ -41,6 +42,7 @@ def told(approval: Mapping[str, Any]) -> Told:
         title=shortened(approval["action"]),
         first=_filled(
             {
+                "tainted by": shortened(listed(facts.get("taint", ()))),
                 "asked again": f"{again['because']} (after {again['after']})" if again else "",
                 "approved by": people_of(approval) if approval["people"] > 1 else "",
             }

@@ -34,6 +34,7 @@ class JobRow(BaseModel):
     role: Role
     cwd: Path
     project: str
+    taint: tuple[str, ...] = ()
     arguments: dict[str, Any]
     launch: dict[str, Any] | None
     quote: Quote
@@ -222,5 +223,7 @@ def environments_needed(database: Path) -> set[str]:
 
 
 def _job(row: Row) -> JobRow:
-    parsed = {name: loads(row[name]) for name in ("arguments", "launch", "quote", "result", "serves")}
+    parsed = {
+        name: loads(row[name]) for name in ("arguments", "launch", "quote", "result", "serves", "taint")
+    }
     return JobRow(**{**row, **parsed})

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from agentd.ids import new_id
 from agentd.store.database import Row, Store, any_of, loads, stored
+from agentd.store.taints import TaintTable
 
 __all__ = ["RunRow", "RunTable", "StepRow"]
 
@@ -47,11 +48,14 @@ class StepRow(BaseModel):
 
 class RunTable:
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self._store, self._taints = store, TaintTable(store)
 
-    def add(self, **columns: Any) -> RunRow:
+    def add(self, *, taint: Sequence[str] = (), **columns: Any) -> RunRow:
+        """Start one, asked for by somebody who had read `taint`."""
         row: Row = {"id": new_id("run"), "state": "running", "created_at": self._store.now(), **columns}
-        self._store.insert("runs", row)
+        with self._store.transaction():
+            self._store.insert("runs", row)
+            self.add_taint(row["id"], taint)
         found = self.find(row["id"])
         assert found is not None
         return found
@@ -71,6 +75,14 @@ class RunTable:
             [state, any_of(of), limit],
         )
         return [_run(row) for row in rows]
+
+    def taint(self, run_id: str) -> tuple[str, ...]:
+        """What was read by whoever decides in a run, or asked for it. A run's id names its context."""
+        return self._taints.of(run_id)
+
+    def add_taint(self, run_id: str, sources: Sequence[str]) -> None:
+        """Taint a run for good: by what its model read, or by a message of somebody who was tainted."""
+        self._taints.add(run_id, sources)
 
     def principals(self) -> list[str]:
         return [row["principal"] for row in self._store.rows("SELECT DISTINCT principal FROM runs")]

@@ -397,3 +397,13 @@ def rollouts(db: Database) -> None:
         "CREATE INDEX rollouts_alias ON rollouts (alias, model)",
     ):
         db.conn.execute(statement)
+
+
+@migration
+def taints(db: Database) -> None:
+    """What a context has read that is not to be trusted; jobs keep what led to them."""
+    db.conn.execute(
+        "CREATE TABLE taints (context TEXT NOT NULL, source TEXT NOT NULL, at REAL NOT NULL,"
+        " PRIMARY KEY (context, source)) STRICT"
+    )
+    db.conn.execute("ALTER TABLE jobs ADD COLUMN taint TEXT NOT NULL DEFAULT '[]'")

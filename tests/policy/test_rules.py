@@ -88,7 +88,7 @@ def test_a_launch_whose_price_is_not_known_is_never_allowed_silently() -> None:
         ({"gpu_hours": ">= 1"}, {"quote": Quote(gpu_hours=1)}, {}),
         ({"remaining_usd": "< 1"}, {"remaining_micro_usd": 999_999}, {"remaining_micro_usd": None}),
         ({"remaining_usd": "> 1000000"}, {"remaining_micro_usd": None}, {"remaining_micro_usd": 0}),
-        ({"tainted": True}, {"tainted": True}, {}),
+        ({"tainted": True}, {"taint": ("search",)}, {}),
         ({"between": "08:00-18:00"}, {"time": datetime.time(8)}, {"time": datetime.time(18)}),
         ({"between": "22:00-06:00"}, {"time": datetime.time(23)}, {"time": datetime.time(6)}),
         ({"between": "22:00-06:00"}, {"time": datetime.time(5, 59)}, {"time": datetime.time(12)}),

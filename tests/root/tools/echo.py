@@ -49,13 +49,13 @@ class Rung(BaseModel):
     job: str
 
 
-@tool(title="Say", result=Said, read_only=True)
+@tool(title="Say", result=Said, read_only=True, trusted=True)
 async def say(ctx: Context, *, text: Annotated[str, Field(description="what to say")]) -> Said:
     """Say it back."""
     return Said(text=text, principal=ctx.principal)
 
 
-@tool(title="Move a name", result=Moved, destructive=True)
+@tool(title="Move a name", result=Moved, destructive=True, trusted=True)
 async def move(ctx: Context, *, name: str) -> Moved:
     """Count how often a name was moved."""
     log = ctx.data_dir("moves") / name
@@ -64,7 +64,7 @@ async def move(ctx: Context, *, name: str) -> Moved:
     return Moved(name=name, times=len(log.read_text(encoding="utf-8").splitlines()))
 
 
-@tool(title="Work", launches=True)
+@tool(title="Work", launches=True, trusted=True)
 async def work(
     ctx: Context,
     *,
@@ -123,7 +123,7 @@ def bell(starts: str = "", idle_stop_s: float = 600.0, broken: bool = False) -> 
     )
 
 
-@tool(title="Hang a bell", launches=True)
+@tool(title="Hang a bell", launches=True, trusted=True)
 async def hang_bell(
     ctx: Context, *, starts: str = "", idle_stop_s: float = 600.0, broken: bool = False
 ) -> Launch:
@@ -138,7 +138,7 @@ async def _bell(ctx: Context, starts: str, broken: bool = False) -> ServiceView:
     return service
 
 
-@tool(title="Ring the bell", result=Rung, read_only=True)
+@tool(title="Ring the bell", result=Rung, read_only=True, trusted=True)
 async def ring(ctx: Context, *, text: str, starts: str = "", broken: bool = False) -> Rung:
     """Ring the bell, which is started when it is not there."""
     service = await _bell(ctx, starts, broken)
@@ -146,7 +146,7 @@ async def ring(ctx: Context, *, text: str, starts: str = "", broken: bool = Fals
     return Rung(text=answer["text"], pid=answer["pid"], job=service.job_id)
 
 
-@tool(title="Measure a file", result=Said, read_only=True)
+@tool(title="Measure a file", result=Said, read_only=True, trusted=True)
 async def measure(ctx: Context, *, path: str) -> Said:
     """Tell how long a file is."""
     return Said(text=str(len(Path(ctx.path(path)).read_bytes())))

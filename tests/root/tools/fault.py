@@ -5,7 +5,7 @@ from __future__ import annotations
 from agentd.sdk import Context, Launch, Quote, tool
 
 
-@tool(title="Fail", launches=True)
+@tool(title="Fail", launches=True, trusted=True)
 async def fail(
     ctx: Context,
     *,
