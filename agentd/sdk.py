@@ -12,6 +12,7 @@ This module knows nothing of SQL, HTTP, MCP or processes.
 from __future__ import annotations
 
 import datetime
+import hashlib
 import inspect
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -65,6 +66,7 @@ __all__ = [
     "Traffic",
     "Unavailable",
     "load_document",
+    "prompt_digest",
     "tool",
 ]
 
@@ -582,8 +584,19 @@ class Catalog(Protocol):
     def alias(self, name: str) -> Alias | None: ...
     def aliases(self) -> list[Alias]: ...
     def set_alias(self, alias: Alias) -> None: ...
-    async def chat(self, model: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> ChatResult:
-        """Ask a model or alias. `options` go to the endpoint as they are (temperature, response_format …)."""
+    async def chat(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        sources: Sequence[str] = (),
+        **options: Any,
+    ) -> ChatResult:
+        """Ask a model or alias. `options` go to the endpoint as they are (temperature, response_format …).
+
+        `sources` name what of documents the messages hold, such as ``handbook.md[120:480]``: `agentd why`
+        shows them.
+        """
         ...
 
 
@@ -803,6 +816,11 @@ class Tool:
         """Register what turns a succeeded job into this tool's result. Must be safe to run twice."""
         self.on_done = fn
         return fn
+
+
+def prompt_digest(system: str) -> str:
+    """What the record of a request, and a kept version of a prompt, call the same system text."""
+    return hashlib.sha256(system.encode(errors="replace")).hexdigest()[:16]
 
 
 def tool(

@@ -23,7 +23,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from agentd.sdk import Context, DataError, NotFound, load_document, tool
+from agentd.sdk import Context, DataError, NotFound, load_document, prompt_digest, tool
 
 from .suites import PLACEHOLDER, Part, Suite
 
@@ -185,7 +185,8 @@ def remember(ctx: Context, told: Mapping[str, Any]) -> None:
     """Keep a version by its content: it can be shown and evaluated after its file was edited."""
     path = ctx.scratch() / "prompt.json"
     path.write_text(json.dumps(told["file"], sort_keys=True, indent=1), encoding="utf-8")
-    ctx.artifacts.add(KIND, path, name=told["name"], meta={"digest": told["digest"]})
+    meta = {"digest": told["digest"], "system": prompt_digest(told["file"]["system"])}
+    ctx.artifacts.add(KIND, path, name=told["name"], meta=meta)
 
 
 def check_rows(version: PromptVersion, suite: Suite) -> None:

@@ -424,7 +424,8 @@ async def ask_model(
         {"role": "system", "content": INSTRUCTION},
         {"role": "user", "content": f"{numbered}\n\nQuestion: {question}"},
     ]
-    told = await ctx.catalog.chat(model, messages, temperature=0.0, max_tokens=256)
+    sources = [f"{s['source']}[{s['start']}:{s['end']}]" for s in sentences]
+    told = await ctx.catalog.chat(model, messages, sources=sources, temperature=0.0, max_tokens=256)
     claims = claims_of(told.text, len(sentences))
     if not claims:
         return []

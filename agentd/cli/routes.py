@@ -56,15 +56,19 @@ def why(request_id: str | None, json_: bool) -> None:
 def _explained(row: dict[str, Any]) -> None:
     trace, change = row.pop("trace"), row.pop("alias_change")
     answered_by: dict[str, Any] = row.pop("answered_by")
+    prompts: list[str] = row.pop("prompts")
     facts = {**row, "cost": show.money(row.pop("micro_usd")), "at": show.ago(row["at"])}
     facts.pop("micro_usd")
     facts |= {f"model {name}": value for name, value in answered_by.items()}
     facts |= {name: trace[name] for name in ("api", "task", "classified", "cached") if name in trace}
+    facts["prompt"] = ", ".join(prompts) or (f"unknown ({trace['system']})" if "system" in trace else "")
     if change:
         facts["alias changed"] = (
             f"{show.ago(change['at'])}: {change['data'].get('reason') or 'no reason given'}"
         )
     show.facts({name: value for name, value in facts.items() if value not in ("", None)})
+    if sources := trace.get("sources"):
+        show.table(["from documents"], [(source,) for source in sources], empty="")
     if attempts := trace.get("attempts"):
         show.table(
             ["attempt", "status", ">seconds", ">cost"],

@@ -142,6 +142,13 @@ class CallersCatalog:
         self.get, self.list, self.put = catalog.get, catalog.list, catalog.put
         self.alias, self.aliases, self.set_alias = catalog.alias, catalog.aliases, catalog.set_alias
 
-    async def chat(self, model: str, messages: Sequence[Mapping[str, Any]], **options: Any) -> ChatResult:
-        """Ask a model or alias. `options` go to the endpoint as they are."""
-        return await self._ask(model, messages, self._caller, **options)
+    async def chat(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        sources: Sequence[str] = (),
+        **options: Any,
+    ) -> ChatResult:
+        """See `sdk.Catalog.chat`."""
+        return await self._ask(model, messages, self._caller, sources=sources, **options)

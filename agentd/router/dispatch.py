@@ -170,11 +170,18 @@ class Dispatch:
                 self._shadow(asked, found.alias)
 
     async def chat(
-        self, model: str, messages: Sequence[Mapping[str, Any]], caller: Caller, **options: Any
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        caller: Caller,
+        *,
+        sources: Sequence[str] = (),
+        **options: Any,
     ) -> ChatResult:
         """One request as a tool makes it."""
         started = time.monotonic()
-        inquiry = Inquiry({"model": model, "messages": list(messages), **options}, caller)
+        body = {"model": model, "messages": list(messages), **options}
+        inquiry = Inquiry(body, caller, sources=tuple(sources))
         reply = await self.complete(inquiry)
         try:
             text = reply["choices"][0]["message"]["content"] or ""

@@ -12,7 +12,7 @@ from agentd.ids import new_id
 from agentd.policy.callers import Caller
 from agentd.router.decide import Route
 from agentd.router.metering import Attempt
-from agentd.sdk import Api
+from agentd.sdk import Api, prompt_digest
 from agentd.store.requests import RequestRow
 
 __all__ = ["Asked", "Inquiry", "checked"]
@@ -25,6 +25,7 @@ NEEDED: Mapping[Api, tuple[str, type | tuple[type, ...]]] = {
     "responses": ("input", (str, list)),
 }
 """What a request to each path cannot be without."""
+MOST_SOURCES = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class Inquiry:
 
     `key` keeps to one model of an alias whoever gives the same. Its texts are never kept without `keep`.
     `headers` go on to the endpoint. `parent` is the span that it is part of, as a W3C ``traceparent``.
+    `sources` name what of documents its messages hold.
     """
 
     body: Mapping[str, Any]
@@ -43,6 +45,7 @@ class Inquiry:
     keep: bool = True
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     parent: str = ""
+    sources: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -113,6 +116,8 @@ class Asked:
             "passed": self.route.passed,
             "cached": self.cached,
             "parent": self.inquiry.parent,
+            "system": prompt_digest(text) if (text := _system_of(self.inquiry.body)) else "",
+            "sources": list(self.inquiry.sources[:MOST_SOURCES]),
         }
         return RequestRow(
             id=self.id,
@@ -129,6 +134,15 @@ class Asked:
             at=time.time(),
             trace={name: value for name, value in facts.items() if value},
         )
+
+
+def _system_of(body: Mapping[str, Any]) -> str:
+    """The text of its system prompt, in any of the APIs; empty where there is none."""
+    text = body.get("system") or body.get("instructions")
+    messages = body.get("messages")
+    if not text and isinstance(messages, list) and isinstance(first := messages[0], dict):
+        text = first.get("content") if first.get("role") in ("system", "developer") else ""
+    return text if isinstance(text, str) else ""
 
 
 def checked(api: Api, body: Mapping[str, Any]) -> str:

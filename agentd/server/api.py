@@ -280,15 +280,21 @@ class _Api:
         return _json(self._seen(caller).requests.list(_number(request, "limit", 50)))
 
     async def request(self, request: Request, caller: Caller) -> Response:
-        """The record of one, with what its model is and when its alias was last changed."""
+        """The record of one, with what its model and its prompt are, and when its alias was last changed."""
         row = self._seen(caller).requests.get(_id(request))
         model = next((m for m in self._kernel.catalog.list() if m.name == row.model), None)
         changes = self._seen(caller).journal.tail(100, subject=row.asked, kind="alias.set")
         before = [change for change in changes if getattr(change, "at", 0.0) <= row.at]
         kept = {"kind", "base", "source", "digest", "path", "upstream"}
+        prompts = [
+            f"{each.name}@{str(each.meta.get('digest'))[:12]}"
+            for each in self._kernel.artifacts.list("prompt")
+            if row.trace.get("system") and each.meta.get("system") == row.trace["system"]
+        ]
         return _json(
             {
                 **row.model_dump(),
+                "prompts": list(dict.fromkeys(prompts)),
                 "answered_by": model.model_dump(include=kept, exclude_defaults=True) if model else {},
                 "alias_change": max(before, key=lambda change: getattr(change, "at", 0.0), default=None),
             }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anthropic
+import httpx
 import openai
 import pytest
 from pydantic import BaseModel
@@ -15,7 +17,7 @@ from pydantic import BaseModel
 from agentd.config import Budget
 from agentd.daemon import Daemon
 from agentd.policy.credentials import Wanted
-from agentd.sdk import Alias, Model
+from agentd.sdk import Alias, Model, prompt_digest
 from agentd.server.app import bind, http_server
 
 pytestmark = pytest.mark.anyio
@@ -209,6 +211,23 @@ async def test_a_key_is_good_for_its_models_its_rate_and_its_money(serve: Any) -
         ]
         assert {(each.status_code, "requests of tok-" in str(each)) for each in refused} == {(402, True)}
         await client.chat.completions.create(model="fine", messages=SAID, max_tokens=5)
+
+
+async def test_why_names_the_prompt_and_what_of_documents_was_shown(serve: Any, tmp_path: Path) -> None:
+    async with serve() as (daemon, client, _):
+        (tmp_path / "prompt.json").write_text("{}", encoding="ascii")
+        meta = {"digest": "3f2a91" * 6, "system": prompt_digest("Be brief.")}
+        daemon.artifacts.add("prompt", tmp_path / "prompt.json", name="brief", meta=meta)
+        said = [{"role": "system", "content": "Be brief."}, *SAID]
+        answer = await client.chat.completions.create(model="support", messages=said)
+        own = await daemon.catalog.chat("support", SAID, sources=["a.md[3:9]"])
+        token = (daemon.state_dir / "owner-token").read_text(encoding="ascii").strip()
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as http:
+            base = str(client.base_url).removesuffix("/v1/")
+            told = (await http.get(f"{base}/api/requests/{answer.agentd['request_id']}")).json()
+            assert told["prompts"] == ["brief@3f2a913f2a91"]
+            told = (await http.get(f"{base}/api/requests/{own.request_id}")).json()
+            assert (told["prompts"], told["trace"]["sources"]) == ([], ["a.md[3:9]"])
 
 
 async def test_a_revoked_key_is_refused_from_the_next_request_on(serve: Any) -> None:
