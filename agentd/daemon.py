@@ -41,6 +41,7 @@ from agentd.redaction import hide_environment
 from agentd.router.catalog import CallersCatalog, Catalog
 from agentd.router.decide import Measured
 from agentd.router.dispatch import Dispatch
+from agentd.router.endpoints import Endpoints
 from agentd.router.providers import with_provider
 from agentd.router.rollouts import Rollouts
 from agentd.router.stages import Plan
@@ -182,6 +183,7 @@ class Daemon:
             self._told,
             self._head,
         )
+        self.endpoints = Endpoints(self._catalog, self.plugins)
         self.routing, self.metrics = self._dispatch.routing, self._dispatch.metrics
         self.traffic_table = TrafficTable(
             self.state_dir / TRAFFIC, max_bytes=round(config.capture.max_mb * 1e6)

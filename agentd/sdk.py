@@ -224,7 +224,7 @@ Api = Literal["chat/completions", "completions", "embeddings", "responses", "mes
 class Model(Record):
     """An entry of the catalog. Reached at `endpoint`, or at a running service that serves it."""
 
-    name: str
+    name: str = Field(min_length=1)
     kind: ModelKind
     source: str = Field(default="", description="hf:…, path:…, pypi:…, job:… or the vendor's name")
     path: Path | None = Field(default=None, description="folder with safetensors, or with the adapter")

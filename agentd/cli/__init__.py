@@ -11,7 +11,8 @@ loading.py    importing much in little time, for serve
 jobs.py       jobs                    approvals.py  approvals, approve, deny
 browser.py    open                    visible.py    text for a terminal, with nothing hidden
 policy.py     policy explain, test    tokens.py     token create, list, revoke
-look.py       models, reports         routes.py     why, route
+models.py     models, add, remove     look.py       reports
+routes.py     why, route
 ledger.py     ledger, export, quotes  notify.py     notify, notify test
 journal.py    journal: what happened, its head, and whether nobody edited it
 evals.py      eval run, gate, report, export

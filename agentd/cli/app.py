@@ -35,7 +35,7 @@ COMMANDS = {
     "policy": "agentd.cli.policy:policy",
     "token": "agentd.cli.tokens:token",
     "notify": "agentd.cli.notify:notify",
-    "models": "agentd.cli.look:models",
+    "models": "agentd.cli.models:models",
     "eval": "agentd.cli.evals:evals",
     "prompt": "agentd.cli.prompts:prompt",
     "data": "agentd.cli.data:data",

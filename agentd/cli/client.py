@@ -135,6 +135,9 @@ class Client:
     def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
         return self._send("POST", path, json=dict(body or {}))
 
+    def delete(self, path: str) -> Any:
+        return self._send("DELETE", path)
+
     def call(self, tool: str, arguments: Mapping[str, Any], *, key: str = "") -> Any:
         """Call a tool from the current folder."""
         body = {"arguments": dict(arguments), "cwd": os.getcwd(), "key": key}  # noqa: PTH109 - a string is sent

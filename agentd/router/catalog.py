@@ -64,7 +64,7 @@ class Catalog:
         hint = "" if known else "Get one: agentd call get_model source=smollm2-135m"
         raise NotFound("model", name, known, hint=hint)
 
-    def put(self, model: Model) -> None:
+    def put(self, model: Model, by: str = "daemon") -> None:
         if model.name in self._configured:
             raise InputError(
                 f"Model {model.name!r} is defined in the config file", hint="Choose another name"
@@ -73,9 +73,17 @@ class Catalog:
             raise InputError(f"{model.name!r} is already an alias", hint="Choose another name for the model")
         self._table.put(model)
         self._models = None
-        self._journal.append(
-            "model.put", model.name, "daemon", model_kind=model.kind, source=model.source, digest=model.digest
-        )
+        told = {"model_kind": model.kind, "source": model.source, "digest": model.digest}
+        told |= {"endpoint": model.endpoint, "key_env": model.key_env} if model.endpoint else {}
+        self._journal.append("model.put", model.name, by, **told)
+
+    def remove(self, name: str, by: str) -> None:
+        """Raises `InputError` for a model of the config file."""
+        if name in self._configured:
+            raise InputError(f"Model {name!r} is defined in the config file", hint="Take it out there")
+        self._table.remove(name)
+        self._models = None
+        self._journal.append("model.removed", name, by)
 
     def alias(self, name: str) -> Alias | None:
         if self._aliases is None:

@@ -66,6 +66,8 @@ def api_routes(kernel: Kernel, shutdown: Callable[[], None]) -> list[Route]:
         ("GET", "/api/approvals/{id}", "view", api.approval),
         ("POST", "/api/approvals/{id}", "approve", api.decide),
         ("GET", "/api/models", "view", api.models),
+        ("POST", "/api/models", "admin", api.model_add),
+        ("DELETE", "/api/models/{id:path}", "admin", api.model_remove),
         ("GET", "/api/reports", "view", api.reports),
         ("GET", "/api/reports/{id}", "view", api.report),
         ("GET", "/api/artifacts", "view", api.artifacts),
@@ -266,6 +268,12 @@ class _Api:
         catalog = self._kernel.catalog
         health = self._kernel.routing.health()
         return _json({"models": catalog.list(), "aliases": catalog.aliases(), "health": health})
+
+    async def model_add(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.endpoints.add(await body_of(request), caller))
+
+    async def model_remove(self, request: Request, caller: Caller) -> Response:
+        return _json(self._kernel.endpoints.remove(_id(request), caller))
 
     async def reports(self, request: Request, caller: Caller) -> Response:
         return _json(self._kernel.reports.list())

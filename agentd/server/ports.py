@@ -29,6 +29,7 @@ __all__ = [
     "Asked",
     "Caller",
     "Calls",
+    "Endpoints",
     "Entries",
     "Figures",
     "Gateway",
@@ -208,6 +209,16 @@ class Routing(Protocol):
         ...
 
 
+class Endpoints(Protocol):
+    def add(self, said: Mapping[str, Any], by: Caller) -> BaseModel:
+        """Add an endpoint to the catalog. Raises `InputError`, `NotFound`, `Conflict`."""
+        ...
+
+    def remove(self, name: str, by: Caller) -> BaseModel:
+        """Take one out. Raises `NotFound`, `Conflict`."""
+        ...
+
+
 class Figures(Protocol):
     def text(self) -> bytes:
         """Figures in Prometheus' text format."""
@@ -261,6 +272,8 @@ class Kernel(Protocol):
         """Announces whatever happens to a job or a run."""
         ...
 
+    @property
+    def endpoints(self) -> Endpoints: ...
     @property
     def gateway(self) -> Gateway: ...
     @property

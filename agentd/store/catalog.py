@@ -23,6 +23,9 @@ class CatalogTable:
             "models", {"name": model.name, "entry": entry, "at": self._store.now()}, replace=True
         )
 
+    def remove(self, name: str) -> None:
+        self._store.change("DELETE FROM models WHERE name = ?", [name])
+
     def aliases(self) -> list[Alias]:
         rows = self._store.rows("SELECT * FROM aliases ORDER BY name")
         return [

@@ -470,6 +470,7 @@ class FakeKernel:
     notifiers: FakeNotifiers = field(default_factory=FakeNotifiers)
     plugins: Plugins = field(default_factory=Plugins.open)
     changes: Changes = field(default_factory=Changes)
+    endpoints: FakeEndpoints = field(default_factory=lambda: FakeEndpoints())
     gateway: FakeGateway = field(default_factory=lambda: FakeGateway())
     routing: FakeRouting = field(default_factory=lambda: FakeRouting())
     metrics: FakeFigures = field(default_factory=lambda: FakeFigures())
@@ -489,6 +490,14 @@ class FakeKernel:
 
     def attempt_folder(self, job_id: str) -> Path | None:
         return None
+
+
+class FakeEndpoints:
+    def add(self, said: Mapping[str, Any], by: Caller) -> Model:
+        return Model.model_validate(said)
+
+    def remove(self, name: str, by: Caller) -> Model:
+        raise NotFound("model", name)
 
 
 class FakeGateway:
