@@ -24,7 +24,8 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -36,6 +37,7 @@ from agentd.sdk import Alias, RolloutLimits
 __all__ = ["EFFECTS", "Effect", "detections", "false_alarms", "run"]
 
 HORIZON = 10_000
+CLEAN = 25
 CANARY_BEFORE_FULL = 2_000
 ERRORS, SIGMA, JUDGED, THUMBS, DOWN = 0.01, 0.5, 0.2, 0.02, 0.1
 LENGTH, SPREAD, ROWS = 20.0, 0.8, 300
@@ -134,10 +136,10 @@ def detections(effect: Effect, stage: Stage, rounds: int, after: int = 0) -> dic
     }
 
 
-def false_alarms(runs: int, horizon: int = HORIZON) -> dict[str, Any]:
-    """Clean runs over all stages that went back, beside a z test that is looked at as often."""
-    wrong, by, naive = 0, Counter[str](), 0
-    for number in range(runs):
+def false_alarms(runs: Sequence[int], horizon: int = HORIZON) -> Counter[str]:
+    """Of clean runs over all stages: what went back by which measure, and "z test" where one would have."""
+    by = Counter[str]()
+    for number in runs:
         rng = random.Random(f"{SEED} clean {number}")
         plan = plan_of(RolloutLimits())
         watched = started(plan, {"words": suite(rng)})
@@ -154,17 +156,10 @@ def false_alarms(runs: int, horizon: int = HORIZON) -> dict[str, Any]:
                     tripped = test.trips(errors.seen, errors.sums)
             if why:
                 break
-        wrong += bool(why)
-        by[why.partition(":")[0]] += bool(why)
-        naive += tripped
-    return {
-        "runs": runs,
-        "horizon": horizon,
-        "went back": round(wrong / runs, 4),
-        "promised": RolloutLimits().alpha,
-        "by": ", ".join(f"{name} {count}" for name, count in by.items() if name),
-        "z test of errors, every request": round(naive / runs, 4),
-    }
+        if why:
+            by[why.partition(":")[0]] += 1
+        by["z test"] += tripped
+    return by
 
 
 @dataclass(slots=True)
@@ -185,13 +180,24 @@ def _length(rng: random.Random, factor: float) -> float:
     return float(round(factor * LENGTH * rng.lognormvariate(0.0, SPREAD)))
 
 
-def run(rounds: int = 100) -> dict[str, Any]:
-    """`rounds` runs of each effect, and ten times as many clean ones."""
+def run(rounds: int = 40) -> dict[str, Any]:
+    """`rounds` runs of each effect, and `CLEAN` times as many clean ones, on all cores."""
     canary, half, full = STAGES
     settings = [(effect, stage, 0) for effect in EFFECTS for stage in (canary, half, full)]
-    settings += [(effect, canary, 2_000) for effect in EFFECTS]
-    return {
-        "detection": [detections(effect, stage, rounds, after) for effect, stage, after in settings],
-        "clean": [false_alarms(10 * rounds)],
+    settings += [(effect, half, 2_000) for effect in EFFECTS]
+    runs = range(CLEAN * rounds)
+    with ProcessPoolExecutor() as pool:
+        found = [pool.submit(detections, effect, stage, rounds, after) for effect, stage, after in settings]
+        clean = [pool.submit(false_alarms, runs[at : at + CLEAN]) for at in runs[::CLEAN]]
+        by = sum((each.result() for each in clean), Counter[str]())
+        detected = [each.result() for each in found]
+    naive = by.pop("z test", 0)
+    told = {
+        "runs": len(runs),
         "horizon": HORIZON,
+        "went back": round(by.total() / len(runs), 4),
+        "promised": RolloutLimits().alpha,
+        "by": ", ".join(f"{name} {count}" for name, count in by.items()),
+        "z test of errors, every request": round(naive / len(runs), 4),
     }
+    return {"detection": detected, "clean": [told]}

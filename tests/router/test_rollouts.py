@@ -15,6 +15,7 @@ from agentd.daemon import Daemon
 from agentd.errors import AgentdError, Conflict, InputError, NeedsApproval
 from agentd.policy.callers import Caller
 from agentd.router.inquiry import Inquiry
+from agentd.router.watching import Watching
 from agentd.sdk import Alias, Model, Report, Rollout, RolloutLimits
 
 pytestmark = pytest.mark.anyio
@@ -323,3 +324,27 @@ async def test_what_jobs_ask_and_who_hangs_up_counts_for_nobody(reach: Reach, pe
     trace = {"chosen": "new", "attempts": [left]}
     daemon.rollouts.observe(row.model_copy(update={"principal": "user:ada", "status": "ok", "trace": trace}))
     assert standing(daemon).seen == {}
+
+
+async def test_requests_that_embeddings_find_far_from_the_suites_rows_end_a_rollout(
+    reach: Reach, person: Caller
+) -> None:
+    daemon = await reach()
+
+    async def embed(text: str) -> list[float]:
+        return [1.0, len(text) / 1000] if text.startswith("question") else [-1.0, 0.5]
+
+    watching = Watching(daemon.rollouts, daemon.gateway.complete, embed, daemon.state_dir)
+    daemon.gateway.reader = watching
+    rows = [f"question {at}" for at in range(30)]
+    started(daemon, "new", "canary 50%, full", rows, limits={"drift": True, "judge_share": 1.0})
+    for start in range(0, 64, 8):
+        await ask(daemon, person, 8, start)
+        await asyncio.gather(*watching._tasks)  # pyright: ignore[reportPrivateUsage]
+    assert standing(daemon).state == "running"
+    for start in range(0, 128, 8):
+        await ask(daemon, person, 8, start, words="an order")
+        await asyncio.gather(*watching._tasks)  # pyright: ignore[reportPrivateUsage]
+    assert standing(daemon).state == "rolled_back"
+    assert "how far requests are from the suite" in standing(daemon).why
+    await watching.aclose()
