@@ -224,10 +224,8 @@ def _about(plan: Plan, name: str, guard: Guard) -> str:
     if name != "errors":
         return ""
     rate = (guard.past[1] + 1) / (guard.past[0] + 2) if guard.past[0] else 0.01
-    share = plan.stages[-1].share
-    needed = blocks_needed(
-        guard.limit, rate * (1 - rate) * (1 + share), alpha=plan.limits.gate_alpha, power=plan.limits.power
-    )
+    spread = rate * (1 - rate) * (1 + (0 if guard.alone else 1 / guard.block[1]))
+    needed = blocks_needed(guard.limit, spread, alpha=plan.limits.gate_alpha, power=plan.limits.power)
     return f" (about {max(1, needed - guard.clear.n)} more requests)"
 
 
