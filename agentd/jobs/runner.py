@@ -277,6 +277,7 @@ class Jobs:
     def _drive(self, job_id: str, work: Coroutine[Any, Any, None]) -> None:
         live = self._live[job_id]
         live.task = asyncio.create_task(self._guarded(job_id, work), name=job_id)
+        live.task.add_done_callback(lambda _: work.close())  # it may have been cancelled before it began
 
     async def _guarded(self, job_id: str, work: Coroutine[Any, Any, None]) -> None:
         """The outermost edge of a job: whatever goes wrong ends it with a named reason."""

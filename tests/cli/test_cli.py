@@ -61,7 +61,7 @@ def tree(kind: type[AgentdError]) -> Iterator[type[AgentdError]]:
 
 
 CODES = {
-    "AgentdError": 1, "InputError": 2, "NotFound": 2, "DataError": 2, "Conflict": 2,
+    "AgentdError": 1, "ClientGone": 1, "InputError": 2, "NotFound": 2, "DataError": 2, "Conflict": 2,
     "Refused": 3, "Denied": 3, "NeedsApproval": 5, "OverBudget": 3, "Unauthorized": 3,
     "Unavailable": 4, "DiskFull": 4, "Unknown": 6, "Busy": 75,
 }  # fmt: skip
