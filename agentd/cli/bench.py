@@ -22,6 +22,7 @@ BENCHES = {
     "eval": "rows per second of the evaluate recipe, beside a bare asynchronous client",
     "capture": "latency of the gateway where texts are kept, beside the same where none are",
     "finetune": "a fine-tune as a job, beside the same recipe run bare",
+    "injections": "AgentDojo's attacks, always obeyed, and its tasks with their questions, guarded and not",
     "leaks": "seeded leaks found, false alarms and time, beside equal texts, 13 words and MinHash",
     "retrieval": "nDCG, recall and pace on BEIR collections, beside plain rank fusion on whole documents",
     "rollback": "requests until a worse model is turned back, and how often a good one is, by simulation",
