@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.recipes.ingest.conftest import RECIPE, ROOT
+from tests.recipes.ingest.pdfs import LOCK, SCAN, line, pdf
 
 
 class Listener(ThreadingHTTPServer):
@@ -120,7 +121,10 @@ def test_what_cannot_be_read_is_named_and_the_rest_goes_on(
     assert code == 0
     assert (result["documents"], result["chunks"], result["added"]) == (2, 2, 2)
     assert result["skipped"] == [
-        {"path": "/the/docs/latin.txt", "why": "not UTF-8: byte 0xe9 at offset 3; convert it"}
+        {
+            "path": "/the/docs/latin.txt",
+            "why": "not UTF-8: byte 0xe9 at offset 3; convert it to UTF-8, e.g. iconv -f ENCODING -t UTF-8",
+        }
     ]
     assert events[-1]["done"] == events[-1]["total"] == 3
     sent = listener.texts["/the/docs/refunds.md"]
@@ -163,6 +167,20 @@ def test_a_wrong_token_ends_the_job_with_what_the_retriever_said(
     ]
 
 
+def test_what_was_indexed_stays_when_the_system_does_not_give_it_any_more(
+    folder: Path, listener: Listener, tmp_path: Path
+) -> None:
+    run(folder, listener, tmp_path)
+    (folder / "refunds.md").unlink()
+    (folder / "refunds.md").symlink_to(folder / ("n" * 300))  # looking it up fails, for root too
+    (folder / "hours.txt").write_bytes(b"\x7fELF\0")
+    _, _, result = run(folder, listener, tmp_path)
+    why = {Path(row["path"]).name: row["why"] for row in result["skipped"]}
+    assert (result["documents"], result["removed"]) == (1, 1)
+    assert "cannot be read (File name too long)" in why["refunds.md"]
+    assert "binary" in why["hours.txt"]
+
+
 def test_a_folder_without_documents_removes_nothing(listener: Listener, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     code, events, _ = run(tmp_path / "empty", listener, tmp_path)
@@ -181,12 +199,26 @@ def test_html_and_pdf_keep_a_text_of_their_own_with_headings_and_pages(
         (broken / name).write_bytes((ROOT / "evals/data/handbook" / name).read_bytes())
     (broken / "cut.pdf").write_bytes((broken / "gift-cards.pdf").read_bytes()[:900])
     (broken / "none.html").write_text("<nav>only a menu</nav>")
+    (broken / "locked.pdf").write_bytes(pdf([line("Secret.")], LOCK))
+    (broken / "scan.pdf").write_bytes(pdf([SCAN]))
+    (broken / "half.pdf").write_bytes(pdf([line("The first page."), SCAN]))
+    (broken / "blank.pdf").write_bytes(pdf([b""]))
+    (broken / "none.pdf").write_bytes(b"")
+    (broken / "many.pdf").write_bytes(pdf([b""] * 5001))
     code, _, result = run(broken, listener, tmp_path, python=str(python))
     assert code == 0
     assert {Path(row["path"]).name: row["why"] for row in result["skipped"]} == {
-        "cut.pdf": "the PDF is malformed",
+        "blank.pdf": "the PDF has no text",
+        "cut.pdf": "the PDF is malformed: get it anew, or mend it, e.g. qpdf IN OUT",
+        "locked.pdf": "the PDF is encrypted: decrypt it first, e.g. qpdf --decrypt --password=… IN OUT",
+        "many.pdf": "5001 pages; at most 5000 are read: split it",
         "none.html": "the page has no text",
+        "none.pdf": "the file is empty",
+        "scan.pdf": "the PDF has no text layer, a scan: run OCR first, e.g. ocrmypdf IN OUT",
     }
+    (warning,) = result["warnings"]
+    assert warning["path"].endswith("half.pdf")
+    assert warning["why"].startswith("pages without a text layer: 2; run OCR")
     page = listener.texts[str(broken / "warranty.html")]
     text = page["text"].encode()
     assert page["own_text"]
@@ -197,6 +229,6 @@ def test_html_and_pdf_keep_a_text_of_their_own_with_headings_and_pages(
         in pieces["Warranty and repairs", "Repairs outside the warranty"]
     )
     assert "window.loaded" not in page["text"]
-    pdf = listener.texts[str(broken / "gift-cards.pdf")]
-    assert {c["page"] for c in pdf["chunks"]} == {1, 2}
-    assert ["Expiry"] in [c["heading"] for c in pdf["chunks"]]
+    cards = listener.texts[str(broken / "gift-cards.pdf")]
+    assert {c["page"] for c in cards["chunks"]} == {1, 2}
+    assert ["Expiry"] in [c["heading"] for c in cards["chunks"]]

@@ -1,6 +1,7 @@
 # /// script
 # requires-python = ">=3.11"
 # dependencies = [
+#   "charset-normalizer==3.5.2",
 #   "markdown-it-py==4.3.0",
 #   "pypdfium2==5.15.2",
 #   "selectolax==1.0.2",
@@ -20,12 +21,15 @@ The spec:
     services.retriever  {"url", "token_env"} of serve_retriever
 
 The result: ``{collection, documents, chunks, added, updated, removed, unchanged, skipped: [{path, why}],
-seconds, documents_per_s}``; `documents` and `chunks` count what the collection holds afterwards.
+warnings: [{path, why}], seconds, documents_per_s}``; `documents` and `chunks` count what the collection
+holds afterwards.
 
 Every chunk is a range of a *canonical text*, in UTF-8 bytes. For Markdown, plain text and source code
-that is the file itself, byte for byte; for HTML and PDF it is the extracted text, which the retriever
-keeps. A document whose digest the retriever knows is not parsed again; one that is gone is removed.
-A document that cannot be read is named in `skipped`, and the rest goes on.
+that is the file itself, byte for byte, if it is UTF-8; else, and for HTML and PDF, it is the extracted text,
+which the retriever keeps. A document whose digest the retriever knows is not parsed again; one that is
+gone is removed.
+A document that cannot be parsed is named in `skipped`, and the rest goes on; what the operating system
+refuses to give stays in the index as it was. Parsing is bounded in time, memory, pages and characters.
 
 Not covered: text in pictures (run an OCR program first), office formats, a chunk across PDF pages.
 """
@@ -42,10 +46,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from chunks import chunks_of
 from failures import Refused, Unreadable
-from files import find_files
-from parsers import parser_of
+from files import find_files, read
+from parser_process import ParserProcess
 from retriever import Retriever
 
 FORMAT = "1"  # part of every document's digest: raise it when parsing or chunking changes
@@ -65,6 +68,8 @@ class Ingest:
     batch: list[dict[str, Any]] = field(default_factory=list)
     keep: list[str] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[dict[str, str]] = field(default_factory=list)
+    parser: ParserProcess = field(default_factory=ParserProcess)
     counts: dict[str, int] = field(default_factory=lambda: {"added": 0, "updated": 0, "unchanged": 0})
     progress: Callable[[int], None] = lambda done: None
 
@@ -78,23 +83,31 @@ class Ingest:
                 if why:
                     raise Unreadable(why)
                 self.take(path, name, known)
-            except (Unreadable, OSError) as error:
-                self.skipped.append({"path": name, "why": str(error)})
+            except FileNotFoundError:
+                self.skip(name, "gone since the folder was listed; if it is to come back, ingest again")
+            except OSError as error:
+                self.keep += (old for old in known if old == name or old.startswith(f"{name}/"))
+                self.skip(name, f"cannot be read ({error.strerror}): mend that and ingest again")
+            except Unreadable as error:
+                self.skip(name, str(error))
+        self.parser.close()
         self.flush()
         self.progress(len(found))
         return self.retriever.post("/finish", {**scope, "keep": self.keep})
 
+    def skip(self, name: str, why: str) -> None:
+        self.skipped.append({"path": name, "why": why})
+
     def take(self, path: Path, name: str, known: dict[str, str]) -> None:
-        data = path.read_bytes()
+        data = read(path)
         digest = hashlib.sha256(f"{FORMAT}:{self.words}:{self.overlap}:".encode() + data).hexdigest()
         if known.get(name) == digest:
             self.keep.append(name)
             self.counts["unchanged"] += 1
             return
-        parsed = parser_of(path)(data)
-        chunks = chunks_of(parsed, self.words, self.overlap)
-        if not chunks:
-            raise Unreadable("the document has no text")
+        parsed = self.parser.read(path, data, self.words, self.overlap)
+        if parsed.warning:
+            self.warnings.append({"path": name, "why": parsed.warning})
         self.keep.append(name)
         self.batch.append(
             {
@@ -103,10 +116,7 @@ class Ingest:
                 "title": parsed.title or path.stem,
                 "text": parsed.text,
                 "own_text": parsed.own_text,
-                "chunks": [
-                    {"start": c.start, "end": c.end, "heading": list(c.heading), "page": c.page}
-                    for c in chunks
-                ],
+                "chunks": parsed.chunks,
             }
         )
         chars = sum(len(document["text"]) for document in self.batch)
@@ -185,6 +195,7 @@ def ingest(spec: dict[str, Any]) -> dict[str, Any]:
         **job.counts,
         "removed": finished["removed"],
         "skipped": job.skipped,
+        "warnings": job.warnings,
         "seconds": round(seconds, 3),
         "documents_per_s": round(len(found) / seconds, 2),
     }

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from failures import Unreadable
+
+MOST_CHARS = 50_000_000  # of an extracted text: a small file may unpack to anything
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -17,12 +21,16 @@ class Block:
 
 @dataclass(slots=True)
 class Parsed:
-    """A canonical text and its blocks in order. `own_text`: the text isn't the file's own bytes."""
+    """A canonical text and its blocks in order. `own_text`: the text isn't the file's own bytes.
+
+    `warning`: what a person should know who cites it, such as pages without text.
+    """
 
     text: str
     blocks: list[Block]
     title: str = ""
     own_text: bool = False
+    warning: str = ""
 
 
 @dataclass(slots=True)
@@ -56,11 +64,13 @@ class Writer:
         start = self._append(text)
         self.blocks.append(Block(start, start + len(text), self.outline.headings(), page))
 
-    def parsed(self, title: str) -> Parsed:
-        return Parsed("".join(self.parts), self.blocks, title, own_text=True)
+    def parsed(self, title: str, warning: str = "") -> Parsed:
+        return Parsed("".join(self.parts), self.blocks, title, own_text=True, warning=warning)
 
     def _append(self, text: str) -> int:
         start = self.length
         self.parts += (text, "\n\n")
         self.length += len(text) + 2
+        if self.length > MOST_CHARS:
+            raise Unreadable(f"it unpacks to more than {MOST_CHARS / 1e6:.0f} million characters; split it")
         return start

@@ -83,7 +83,7 @@ def runs(text: str, start: int, end: int, words: int) -> Iterator[tuple[int, int
         found += ((at, min(at + words * 12, match.end())) for at in long)
     first = 0
     for index in range(1, len(found) + 1):
-        if index == len(found) or size(text[found[first][0] : found[index][1]]) > words:
+        if index == len(found) or max(index + 1 - first, (found[index][1] - found[first][0]) // 12) > words:
             yield found[first][0], found[index - 1][1]
             first = index
 

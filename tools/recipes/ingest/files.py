@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
+
+from failures import Unreadable
 
 LARGEST_BYTES = 50_000_000
 
 
 def find_files(base: Path, pattern: str) -> Iterator[tuple[Path, str]]:
-    """Files under `base` in order, hidden ones left out, as ``(path, "" or why it is left out)``."""
+    """Files under `base` in order, hidden ones left out, as ``(path, "" or why it is left out)``.
+
+    A folder that cannot be listed is found too, so that reading it tells why.
+    """
     if base.is_file():
         yield base, refusal(base, base.parent.resolve())
         return
     inside = base.resolve()
-    for folder, folders, names in os.walk(base):
+    closed: list[Path] = []
+    for folder, folders, names in os.walk(base, onerror=lambda error: closed.append(Path(error.filename))):
         here = Path(folder)
         for name in [name for name in folders if (here / name).is_symlink()]:
             yield here / name, "a symbolic link to a folder is not followed"
@@ -25,6 +32,7 @@ def find_files(base: Path, pattern: str) -> Iterator[tuple[Path, str]]:
             path = here / name
             if not name.startswith(".") and matches(path.relative_to(base).as_posix(), pattern):
                 yield path, refusal(path, inside)
+    yield from ((folder, "") for folder in closed)
 
 
 def matches(path: str, pattern: str) -> bool:
@@ -33,14 +41,31 @@ def matches(path: str, pattern: str) -> bool:
 
 
 def refusal(path: Path, inside: Path) -> str:
-    target = path.resolve()
-    if path.is_symlink() and not target.is_relative_to(inside):
-        return "a symbolic link that leads out of the folder"
-    if not target.is_file():
-        return "not a file" if target.exists() else "a symbolic link to nothing"
-    bytes_ = target.stat().st_size
-    return (
-        f"{bytes_ / 1e6:.0f} MB; the largest is {LARGEST_BYTES / 1e6:.0f} MB"
-        if bytes_ > LARGEST_BYTES
-        else ""
-    )
+    """Why it is not read; "" too when nothing can be told without reading it."""
+    try:
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            return "a symbolic link that leads out of the folder"
+        mode = path.stat().st_mode
+        size = path.stat().st_size
+    except RuntimeError:  # of `resolve`
+        return "a symbolic link that leads to itself"
+    except FileNotFoundError:
+        return "a symbolic link to nothing" if path.is_symlink() else ""
+    except OSError:
+        return ""
+    if not stat.S_ISREG(mode):
+        return "not a file"  # a pipe or a device: reading it may never end
+    return too_large(size) if size > LARGEST_BYTES else ""
+
+
+def read(path: Path) -> bytes:
+    """The file's bytes, of which there may have come more since it was found."""
+    with path.open("rb") as stream:
+        data = stream.read(LARGEST_BYTES + 1)
+    if len(data) > LARGEST_BYTES:
+        raise Unreadable(too_large(path.stat().st_size))
+    return data
+
+
+def too_large(size: int) -> str:
+    return f"{size / 1e6:.0f} MB; the largest is {LARGEST_BYTES / 1e6:.0f} MB: split it"

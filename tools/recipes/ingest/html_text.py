@@ -31,7 +31,7 @@ def parse_html(data: bytes) -> Parsed:
     try:
         write_html(root, writer) if root is not None else None
     except RecursionError:
-        raise Unreadable("the page is nested too deeply") from None
+        raise Unreadable("the page is nested too deeply: keep its text alone") from None
     if not writer.blocks:
         raise Unreadable("the page has no text")
     return writer.parsed(title)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from canonical import Parsed, Writer
 from failures import Unreadable
 from html_text import squeeze
+
+MOST_PAGES = 5_000
 
 
 def parse_pdf(data: bytes) -> Parsed:
@@ -19,34 +22,64 @@ def parse_pdf(data: bytes) -> Parsed:
     try:
         document = pdfium.PdfDocument(data)
     except pdfium.PdfiumError as error:
-        locked = "password" in str(error).lower() or "security" in str(error).lower()
-        raise Unreadable("the PDF is encrypted" if locked else "the PDF is malformed") from None
-    try:
-        writer = Writer()
-        for number in range(len(document)):
-            for kind, text in reflow(page_lines(document, number)):
-                if kind == "heading":
-                    writer.heading(2, text)
-                else:
-                    writer.block(text, number + 1)
-        title = str(document.get_metadata_dict().get("Title") or "").strip()
-    finally:
-        document.close()
-    if not writer.blocks:
-        raise Unreadable("the PDF has no text layer: it is empty or a scan; run an OCR program over it first")
-    return writer.parsed(title)
+        told = str(error).lower()
+        # PDFium's last error may be that of the file before
+        locked = b"/Encrypt" in data and ("password" in told or "security" in told)
+        raise Unreadable(
+            "the PDF is encrypted: decrypt it first, e.g. qpdf --decrypt --password=… IN OUT"
+            if locked
+            else "the PDF is malformed: get it anew, or mend it, e.g. qpdf IN OUT"
+        ) from None
+    with contextlib.closing(document):
+        if len(document) > MOST_PAGES:
+            raise Unreadable(f"{len(document)} pages; at most {MOST_PAGES} are read: split it")
+        return read_pages(document)
 
 
-def page_lines(document: Any, number: int) -> list[str]:
+def read_pages(document: Any) -> Parsed:
+    writer, scans, broken = Writer(), list[int](), list[int]()
+    for number in range(1, len(document) + 1):
+        lines, pictures = read_page(document, number - 1)
+        if lines is None:
+            broken.append(number)
+        elif pictures and not any(lines):
+            scans.append(number)
+        for kind, text in reflow(lines or ()):
+            if kind == "heading":
+                writer.heading(2, text)
+            else:
+                writer.block(text, number)
+    if not writer.parts and scans:
+        raise Unreadable("the PDF has no text layer, a scan: run OCR first, e.g. ocrmypdf IN OUT")
+    if not writer.parts:
+        raise Unreadable("the PDF is damaged: no page could be read" if broken else "the PDF has no text")
+    title = str(document.get_metadata_dict().get("Title") or "").strip()
+    scanned = (
+        f"pages without a text layer: {numbers(scans)}; run OCR, e.g. ocrmypdf --skip-text" if scans else ""
+    )
+    damaged = f"damaged pages left out: {numbers(broken)}" if broken else ""
+    return writer.parsed(title, "; ".join(filter(None, [scanned, damaged])))
+
+
+def numbers(pages: Sequence[int]) -> str:
+    return ", ".join(map(str, pages[:10])) + (f" and {len(pages) - 10} more" if len(pages) > 10 else "")
+
+
+def read_page(document: Any, index: int) -> tuple[list[str] | None, bool]:
+    """Its lines, None if it is damaged, and whether it shows pictures."""
     import pypdfium2 as pdfium
+    from pypdfium2.raw import FPDF_PAGEOBJ_IMAGE
 
     try:
-        text: str = document[number].get_textpage().get_text_range()
+        with contextlib.closing(document[index]) as page:
+            with contextlib.closing(page.get_textpage()) as read:
+                text: str = read.get_text_range()
+            pictures = not text.strip() and any(page.get_objects([FPDF_PAGEOBJ_IMAGE]))
     except pdfium.PdfiumError:
-        return []  # one broken page does not take the others with it
+        return None, False  # one broken page does not take the others with it
     whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "")
     # PDFium writes U+FFFE where a word was hyphenated at the end of a line
-    return [squeeze(line) for line in re.sub("\ufffe(?:\r\n)?", "", whole).splitlines()]
+    return [squeeze(line) for line in re.sub("\ufffe(?:\r\n)?", "", whole).splitlines()], pictures
 
 
 def reflow(lines: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -1,35 +1,21 @@
-"""Markdown, plain text and files of lines: the text is the file itself, byte for byte."""
+"""Markdown, plain text and files of lines: the text is the file itself, byte for byte, if it is UTF-8."""
 
 from __future__ import annotations
 
 import re
 
 from canonical import Block, Outline, Parsed
-from failures import Unreadable
+from text_bytes import decode
 
 FRONT_MATTER = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 LINE = re.compile(r"[^\r\n]*(?:\r\n|\n|\r|\Z)")
 PARAGRAPH = re.compile(r"\S.*(?:(?:\r\n|\n|\r)[^\S\r\n]*\S.*)*")
 
 
-def decode(data: bytes) -> str:
-    """The text of a UTF-8 file, its byte order mark included, so that offsets stay those of the file."""
-    if not data.strip():
-        raise Unreadable("the file is empty")
-    if b"\0" in data:
-        raise Unreadable("not a text, HTML or PDF file")
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Unreadable(
-            f"not UTF-8: byte {data[error.start]:#04x} at offset {error.start}; convert it"
-        ) from None
-
-
 def parse_markdown(data: bytes) -> Parsed:
     from markdown_it import MarkdownIt
 
-    text = decode(data)
+    text, encoding = decode(data)
     matter = FRONT_MATTER.match(text)
     begin = matter.end() if matter else int(text.startswith("\ufeff"))
     body = text[begin:]
@@ -47,23 +33,31 @@ def parse_markdown(data: bytes) -> Parsed:
             blocks.append(block)
     named = re.search(r"^title:\s*(.+?)\s*$", matter[1], re.MULTILINE) if matter else None
     first = next((t for k, t in enumerate(tokens) if k and tokens[k - 1].type == "heading_open"), None)
-    return Parsed(text, blocks, named[1].strip("\"'") if named else first.content.strip() if first else "")
+    title = named[1].strip("\"'") if named else first.content.strip() if first else ""
+    return as_found(Parsed(text, blocks, title), encoding)
 
 
 def parse_text(data: bytes) -> Parsed:
     """Paragraphs, parted by blank lines. Serves for source code too."""
-    text = decode(data)
+    text, encoding = decode(data)
     begin = int(text.startswith("\ufeff"))
     found = (stripped(text, match.start(), match.end(), ()) for match in PARAGRAPH.finditer(text, begin))
-    return Parsed(text, [block for block in found if block])
+    return as_found(Parsed(text, [block for block in found if block]), encoding)
 
 
 def parse_lines(data: bytes) -> Parsed:
     """One block a line: JSONL, CSV, logs."""
-    text = decode(data)
+    text, encoding = decode(data)
     begin = int(text.startswith("\ufeff"))
     found = (stripped(text, match.start(), match.end(), ()) for match in LINE.finditer(text, begin))
-    return Parsed(text, [block for block in found if block])
+    return as_found(Parsed(text, [block for block in found if block]), encoding)
+
+
+def as_found(parsed: Parsed, encoding: str) -> Parsed:
+    """The same, with a text of its own if the file's bytes aren't UTF-8."""
+    if encoding:
+        parsed.own_text, parsed.warning = True, f"read as {encoding}, which was detected"
+    return parsed
 
 
 def stripped(text: str, start: int, end: int, heading: tuple[str, ...]) -> Block | None:
