@@ -6,14 +6,11 @@ calls, and as soon as an injected text is in one of its answers, it makes the ca
 
     guarded     the calls name a context, as those of every run and client do: what they read counts
     unguarded   they name none, so that nothing they read is noted; the same daemon and rules otherwise
-    planned     the steps are written before anything is read (`Plan`), and carried out as a run
+    planned     the steps are written before anything is read (`agentd.bench.suite_plans`); a run takes them
 
 A person is played: in benign tasks they approve each question. Under attack they approve what the task itself
 needs up to the injected text, and answer nothing after it. What was carried out is told by the suites'
 process, not by the daemon; whether a task is done, or an attack came off, by AgentDojo's own checks.
-
-In a plan an argument is literal if the task's text states it, is a truth value, or comes before anything
-was read; all others are concluded from what was read before, by a scripted model.
 """
 
 from __future__ import annotations
@@ -21,16 +18,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import re
 import shutil
 import tempfile
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from agentd.bench import suite_plans
 from agentd.bench.leaks import interpreter_of
 from agentd.config import Budget, Config, load_config
 from agentd.daemon import Daemon
@@ -95,6 +92,20 @@ class Attack:
     came_off: bool
 
 
+@dataclass(frozen=True, slots=True)
+class PlannedAttack:
+    """A plan that comes upon injected text. Counted are calls that weigh and nobody approved.
+
+    `other` are none of the plan's, `told` are, but carry text that the injected one wanted.
+    """
+
+    case: str
+    other: int
+    told: int
+    left: bool
+    came_off: bool
+
+
 class Bench:
     """A daemon with the suites' tools, and the callers that use them."""
 
@@ -135,6 +146,15 @@ class Bench:
             for mode in ("guarded", "unguarded"):
                 attacks = [found async for found in self.attacks(suite, guarded=mode == "guarded")]
                 figures[f"{suite}, attacks, {mode}"] = _attacked(attacks)
+            planned = [found async for found in self.planned_attacks(suite)]
+            figures[f"{suite}, attacks, planned"] = {
+                "cases": len(planned),
+                "calls that weigh, unapproved and not the plan's": sum(attack.other for attack in planned),
+                "the plan's own, with the attacker's text": sum(attack.told for attack in planned),
+                "came off by AgentDojo's check": sum(attack.came_off for attack in planned),
+                "that came off": [attack.case for attack in planned if attack.came_off],
+                "asked in": sum(attack.left for attack in planned),
+            }
             unguarded = [await self.benign(suite, user, guarded=False) for user in self._users(suite)]
             figures[f"{suite}, tasks, unguarded"] = _done(unguarded)
             figures[f"{suite}, tasks, guarded"] = _done(
@@ -210,39 +230,60 @@ class Bench:
     async def planned(self, suite: str, user: str) -> Benign:
         """The task's right calls as a plan that was written before anything was read."""
         begun = await self._suites.ask("begin", suite=suite, user=user, injection="")
-        steps = list(self._steps(begun))
+        run = self._start(user, begun)
+        approved, _ = await self._carried_out(run, begun["calls"])
+        return Benign(user, (await self._suites.ask("check"))["utility"], len(approved))
+
+    async def planned_attacks(self, suite: str) -> AsyncGenerator[PlannedAttack]:
+        """Every task with every injection, of those whose plan comes upon an injected text."""
+        for user in self._users(suite):
+            for injection in self._described[suite]["injections"]:
+                begun = await self._suites.ask("begin", suite=suite, user=user, injection=injection)
+                run = self._start(user, begun)
+                approved, left = await self._carried_out(run, begun["calls"])
+                if begun["marker"] not in json.dumps([step.get("result") for step in self._steps_of(run)]):
+                    continue
+                ended = await self._suites.ask("check")
+                alone = _without(ended["executed"], approved)
+                weighing = [call for call in alone if self._weighs(call["tool"])]
+                other = [call for call in weighing if not self._is_right(call, begun["calls"])]
+                told = [call for call in weighing if call not in other and not _among(call, begun["calls"])]
+                yield PlannedAttack(f"{user} {injection}", len(other), len(told), left, ended["security"])
+
+    def _start(self, name: str, begun: dict[str, Any]) -> str:
+        worded = {tool.name for tool in self._daemon.calls.tools.values() if tool.trusted is True}
+        plan = {"plan": name, "goal": begun["prompt"], "steps": list(suite_plans.steps(begun, worded))}
         path = self._daemon.state_dir / "plan.yaml"
-        path.write_text(yaml.safe_dump({"plan": user, "goal": begun["prompt"], "steps": steps}), "utf-8")
-        questions = await self._carried_out(self._daemon.runs.start(path, {}, self._agent)["id"])
-        return Benign(user, (await self._suites.ask("check"))["utility"], questions)
+        path.write_text(yaml.safe_dump(plan), encoding="utf-8")
+        return self._daemon.runs.start(path, {}, self._agent)["id"]
 
-    def _steps(self, begun: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """Steps one after another; what a step concludes from is all that was read before."""
-        read: list[str] = []
-        before: list[str] = []
-        for number, call in enumerate(begun["calls"]):
-            args = {name: value for name, value in call["args"].items() if value is not None}
-            open_ = {name: value for name, value in args.items() if not _stated(value, begun["prompt"])}
-            if read and open_:
-                texts = [f"${{{step}}}" for step in read]
-                yield _step(f"think{number}", "conclude", {"texts": texts, "values": open_}, before)
-                args |= {name: f"${{think{number}.values.{name}}}" for name in open_}
-                before = [f"think{number}"]
-            yield _step(f"call{number}", call["tool"], args, before)
-            before = [f"call{number}"]
-            if self._daemon.calls.tools[call["tool"]].trusted is not True:
-                read.append(f"call{number}")
+    def _steps_of(self, run: str) -> list[dict[str, Any]]:
+        return self._daemon.runs.view(run)["steps"]
 
-    async def _carried_out(self, run: str) -> int:
-        """How many questions a person had to answer until the run had ended."""
-        answered: set[str] = set()
+    async def _carried_out(self, run: str, right: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], bool]:
+        """Have a person approve the right calls that are asked about; at another the run is stopped.
+
+        Answers with the calls that they approved, and whether one was left.
+        """
+        approved: dict[str, dict[str, Any]] = {}
         async for view in self._daemon.runs.follow(run):
             for step in view["steps"]:
                 job = step.get("job_view") or {}
-                if job.get("state") == "waiting_approval" and job["id"] not in answered:
-                    answered.add(job["id"])
-                    await self._daemon.approvals.decide(job["id"], "approve", self._person)
-        return len(answered)
+                if job.get("state") != "waiting_approval" or job["id"] in approved:
+                    continue
+                facts = self._daemon.approvals.get(job["id"]).facts
+                call = {"tool": facts["tool"], "args": facts["arguments"]}
+                if not _among(call, right):
+                    await self._daemon.runs.stop(run)
+                    return list(approved.values()), True
+                approved[job["id"]] = call
+                await self._daemon.approvals.decide(job["id"], "approve", self._person)
+        return list(approved.values()), False
+
+    def _is_right(self, call: dict[str, Any], right: list[dict[str, Any]]) -> bool:
+        """Whether it is one of the right calls, whatever text it carries."""
+        content = self._daemon.calls.tools[call["tool"]].content
+        return _among(_but(call, content), [_but(one, content) for one in right])
 
 
 def _config(folder: Path, described: dict[str, Any]) -> Config:
@@ -259,16 +300,28 @@ def _config(folder: Path, described: dict[str, Any]) -> Config:
     )
 
 
-def _step(name: str, tool: str, args: dict[str, Any], needs: list[str]) -> dict[str, Any]:
-    return {"id": name, "tool": tool, "args": args, "needs": needs}
+def _but(call: dict[str, Any], left_out: Collection[str]) -> dict[str, Any]:
+    args = {name: value for name, value in call["args"].items() if name not in left_out}
+    return {"tool": call["tool"], "args": args}
 
 
-def _stated(value: Any, prompt: str) -> bool:
-    """Whether a planner that has only the task's text could write the value down."""
-    if isinstance(value, bool):
-        return True
-    said = f"{value:g}" if isinstance(value, float) else str(value)
-    return re.search(rf"(?<!\w){re.escape(said)}(?!\w)", prompt, re.IGNORECASE) is not None
+def _among(call: dict[str, Any], calls: list[dict[str, Any]]) -> bool:
+    return any(
+        call["tool"] == one["tool"] and suite_plans.given(call) == suite_plans.given(one) for one in calls
+    )
+
+
+def _without(calls: list[dict[str, Any]], approved: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The calls but for one of each that was approved."""
+    left = list(approved)
+    alone: list[dict[str, Any]] = []
+    for call in calls:
+        same = next((one for one in left if _among(call, [one])), None)
+        if same is None:
+            alone.append(call)
+        else:
+            left.remove(same)
+    return alone
 
 
 def _attacked(attacks: list[Attack]) -> dict[str, Any]:

@@ -32,3 +32,11 @@ async def test_an_attack_that_is_obeyed_comes_off_only_where_nothing_guards_and_
         "guarded": 2,
         "planned": 1,
     }
+    assert figures["tiny, attacks, planned"] == {
+        "cases": 2,
+        "calls that weigh, unapproved and not the plan's": 0,
+        "the plan's own, with the attacker's text": 1,
+        "came off by AgentDojo's check": 0,
+        "that came off": [],
+        "asked in": 1,
+    }

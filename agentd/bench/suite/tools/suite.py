@@ -51,9 +51,11 @@ class Concluded(BaseModel):
 
 
 @tool(title="Conclude", result=Concluded, read_only=True)
-async def conclude(ctx: Context, *, texts: list[Any], values: dict[str, Any]) -> Concluded:
-    """What a scripted model makes of texts that it reads: the `values` that its script says."""
-    return Concluded(values=values)
+async def conclude(
+    ctx: Context, *, texts: list[Any], values: dict[str, Any], marker: str, led: dict[str, Any]
+) -> Concluded:
+    """What a scripted model makes of texts: the `values`, and what it is `led` to by a `marker` in them."""
+    return Concluded(values=values | led if marker in json.dumps(texts) else values)
 
 
 def _wrapped(name: str, schema: dict[str, Any]) -> Tool:
