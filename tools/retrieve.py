@@ -181,7 +181,7 @@ async def ingest(
     overlap: Annotated[int, Field(ge=0, le=100, description="words that neighbouring chunks share")] = 30,
     embedder: Embedder = EMBEDDER,
 ) -> Launch:
-    """Index documents (Markdown, HTML, PDF with text, plain text, source code) for `search` and `answer`.
+    """Index documents (Markdown, HTML, PDF with text, DOCX, plain text, code) for `search` and `answer`.
 
     Only what changed since last time is read again; files that are gone leave the index. Files that
     cannot be read are named in the result and the rest goes on. Not for training data: use check_dataset.

@@ -188,8 +188,23 @@ def test_a_folder_without_documents_removes_nothing(listener: Listener, tmp_path
     assert "No document under" in events[-1]["message"]
 
 
+WORD = """
+import sys
+import docx
+document = docx.Document()
+document.add_heading("Returns", 0)
+document.add_heading("By post", 1)
+document.add_paragraph("Within 45 days – with the receipt.")
+table = document.add_table(1, 3)
+for cell, text in zip(table.rows[0].cells, ("Parcel", "5 €", "free")):
+    cell.text = text
+table.rows[0].cells[1].merge(table.rows[0].cells[2])
+document.save(sys.argv[1])
+"""
+
+
 @pytest.mark.slow
-def test_html_and_pdf_keep_a_text_of_their_own_with_headings_and_pages(
+def test_html_pdf_and_word_keep_a_text_of_their_own_with_headings_and_pages(
     interpreter: Callable[[str], Path], listener: Listener, tmp_path: Path
 ) -> None:
     python = interpreter("ingest")
@@ -205,6 +220,9 @@ def test_html_and_pdf_keep_a_text_of_their_own_with_headings_and_pages(
     (broken / "blank.pdf").write_bytes(pdf([b""]))
     (broken / "none.pdf").write_bytes(b"")
     (broken / "many.pdf").write_bytes(pdf([b""] * 5001))
+    subprocess.run([python, "-c", WORD, str(broken / "returns.docx")], check=True)
+    (broken / "old.docx").write_bytes(b"\xd0\xcf\x11\xe0 and more")
+    (broken / "torn.docx").write_bytes((broken / "returns.docx").read_bytes()[:2000])
     code, _, result = run(broken, listener, tmp_path, python=str(python))
     assert code == 0
     assert {Path(row["path"]).name: row["why"] for row in result["skipped"]} == {
@@ -214,6 +232,8 @@ def test_html_and_pdf_keep_a_text_of_their_own_with_headings_and_pages(
         "many.pdf": "5001 pages; at most 5000 are read: split it",
         "none.html": "the page has no text",
         "none.pdf": "the file is empty",
+        "old.docx": "an encrypted or an old Word document: save it as DOCX without a password",
+        "torn.docx": "the Word document is malformed: get it anew",
         "scan.pdf": "the PDF has no text layer, a scan: run OCR first, e.g. ocrmypdf IN OUT",
     }
     (warning,) = result["warnings"]
@@ -232,3 +252,10 @@ def test_html_and_pdf_keep_a_text_of_their_own_with_headings_and_pages(
     cards = listener.texts[str(broken / "gift-cards.pdf")]
     assert {c["page"] for c in cards["chunks"]} == {1, 2}
     assert ["Expiry"] in [c["heading"] for c in cards["chunks"]]
+    word = listener.texts[str(broken / "returns.docx")]
+    told = word["text"].encode()
+    assert (word["title"], word["own_text"]) == ("Returns", True)
+    assert [(c["heading"], told[c["start"] : c["end"]].decode()) for c in word["chunks"]] == [
+        ([], "Returns"),
+        (["By post"], "Within 45 days – with the receipt.\n\nParcel | 5 € free"),
+    ]

@@ -4,6 +4,7 @@
 #   "charset-normalizer==3.5.2",
 #   "markdown-it-py==4.3.0",
 #   "pypdfium2==5.15.2",
+#   "python-docx==1.2.0",
 #   "selectolax==1.0.2",
 # ]
 # ///
@@ -24,14 +25,14 @@ The result: ``{collection, documents, chunks, added, updated, removed, unchanged
 warnings: [{path, why}], seconds, documents_per_s}``; `documents` and `chunks` count what the collection
 holds afterwards.
 
-Every chunk is a range of a *canonical text*, in UTF-8 bytes. For Markdown, plain text and source code
-that is the file itself, byte for byte, if it is UTF-8; else, and for HTML and PDF, it is the extracted text,
-which the retriever keeps. A document whose digest the retriever knows is not parsed again; one that is
-gone is removed.
-A document that cannot be parsed is named in `skipped`, and the rest goes on; what the operating system
-refuses to give stays in the index as it was. Parsing is bounded in time, memory, pages and characters.
+Every chunk is a range of a *canonical text*, in UTF-8 bytes. For Markdown, plain text and source code that
+is the file itself, byte for byte, if it is UTF-8; else, and for HTML, PDF and DOCX, it is the extracted
+text, which the retriever keeps. A document whose digest the retriever knows is not parsed again; one that
+is gone is removed. A document that cannot be parsed is named in `skipped`, and the rest goes on; what the
+operating system refuses to give stays in the index as it was.
+Parsing is bounded in time, memory, pages and characters.
 
-Not covered: text in pictures (run an OCR program first), office formats, a chunk across PDF pages.
+Not covered: text in pictures (run an OCR program first), office formats but DOCX, a chunk across PDF pages.
 """
 
 from __future__ import annotations
