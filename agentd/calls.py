@@ -226,6 +226,11 @@ class Calls:
             raise Conflict(f"The key {key!r} was used for another call", hint="Use a new key for a new call")
         return self._jobs.get(row["job"])
 
+    def job_of(self, caller: Caller, key: str) -> str:
+        """The job that stands for the call with that key; empty when there is none."""
+        row = self._store.row("SELECT job FROM keys WHERE principal = ? AND key = ?", [caller.principal, key])
+        return row["job"] if row else ""
+
     async def _handle(self, tool: Tool, checked: Mapping[str, Any], caller: Caller) -> Any:
         return await tool.handler(self.context(caller), **checked)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentd import __version__
+from agentd.agent.goals import Goals, Reply
 from agentd.agent.runs import Runs
 from agentd.artifacts import Artifacts
 from agentd.calls import Calls
@@ -42,6 +43,7 @@ from agentd.router.catalog import CallersCatalog, Catalog
 from agentd.router.decide import Measured
 from agentd.router.dispatch import Dispatch
 from agentd.router.endpoints import Endpoints
+from agentd.router.inquiry import Inquiry
 from agentd.router.providers import with_provider
 from agentd.router.rollouts import Rollouts
 from agentd.router.stages import Plan
@@ -65,6 +67,7 @@ from agentd.store.requests import RequestRow, RequestTable
 from agentd.store.runs import RunTable
 from agentd.store.tokens import TokenTable
 from agentd.store.traffic import TrafficTable
+from agentd.store.turns import TurnTable
 
 if TYPE_CHECKING:
     from agentd.router.spans import Spans
@@ -227,7 +230,20 @@ class Daemon:
             _Building(self.environments),
             self._room.check,
         )
-        self.runs = Runs(RunTable(self.store), self.calls, self.jobs, self.journal, self.changes)
+        runs = RunTable(self.store)
+        goals = Goals(
+            runs,
+            TurnTable(self.store),
+            self.calls,
+            self.jobs,
+            self._catalog,
+            self._ask,
+            self._sight,
+            lambda caller: self.ledger.remaining(caller.payer),
+            self.accelerator,
+            self.changes.announce,
+        )
+        self.runs = Runs(runs, self.calls, self.jobs, self.journal, self.changes, goals)
         offer.runs = self._sight.runs = self.runs
         self.notifiers: Notifiers = open_notifiers(config.notify, NotifierTable(self.store), self.journal)
         self._caretaker = Caretaker()
@@ -308,6 +324,16 @@ class Daemon:
 
     def _catalog_for(self, caller: Caller) -> CallersCatalog:
         return CallersCatalog(self._catalog, self._dispatch.chat, caller)
+
+    async def _ask(self, body: dict[str, Any], caller: Caller) -> Reply:
+        """A chat request of a run, by the gateway's own way."""
+        inquiry = Inquiry(body, caller, key=caller.principal, keep=False)
+        reply = await self.gateway.complete(inquiry)
+        row = self.requests.find(inquiry.id)
+        assert row is not None, "every request is recorded when it ends"
+        choices = reply.get("choices") or [{}]
+        message = choices[0].get("message") or {}
+        return Reply(message, row.model, row.id, row.micro_usd, row.input_tokens, row.output_tokens)
 
     def _look_at_disk(self) -> None:
         self._room.look(self.journal)

@@ -11,7 +11,7 @@ Not covered: names that common things carry (a report says which job made it), a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,7 +42,7 @@ class Owned(Protocol):
 
 
 class Running(Protocol):
-    """Runs of plans, which are carried out floors above."""
+    """Runs of plans and goals, which are carried out floors above."""
 
     def find(self, run_id: str) -> Owned | None: ...
     def principals(self) -> list[str]: ...
@@ -51,7 +51,9 @@ class Running(Protocol):
     def follow(self, run_id: str) -> AsyncIterator[dict[str, Any]]: ...
     async def wait(self, run_id: str, max_s: float) -> dict[str, Any]: ...
     async def stop(self, run_id: str) -> dict[str, Any]: ...
-    async def resume(self, run_id: str) -> dict[str, Any]: ...
+    async def resume(self, run_id: str, limits: Mapping[str, Any] | None = None) -> dict[str, Any]: ...
+    def step(self, run_id: str, step: str) -> dict[str, Any]: ...
+    def tell(self, run_id: str, text: str, by: Caller) -> dict[str, Any]: ...
 
 
 class Sight:
@@ -77,7 +79,7 @@ class Sight:
             self.jobs_of(caller),
             SeenRuns(self.runs, eyes),
             SeenApprovals(self._approvals, eyes),
-            SeenRequests(self._requests, self._jobs, eyes),
+            SeenRequests(self._requests, self._jobs, self.runs, eyes),
             SeenJournal(self._journal, eyes),
             SeenLedger(self._ledger, eyes),
         )
@@ -170,8 +172,14 @@ class SeenRuns:
     async def stop(self, run_id: str) -> dict[str, Any]:
         return await self._runs.stop(self._own(run_id))
 
-    async def resume(self, run_id: str) -> dict[str, Any]:
-        return await self._runs.resume(self._own(run_id))
+    async def resume(self, run_id: str, limits: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return await self._runs.resume(self._own(run_id), limits)
+
+    def step(self, run_id: str, step: str) -> dict[str, Any]:
+        return self._runs.step(self._own(run_id), step)
+
+    def tell(self, run_id: str, text: str, by: Caller) -> dict[str, Any]:
+        return self._runs.tell(self._own(run_id), text, by)
 
     def _own(self, run_id: str) -> str:
         run = self._runs.find(run_id)
@@ -201,10 +209,10 @@ class SeenApprovals:
 
 
 class SeenRequests:
-    """Requests of the gateway; those of a job are whose the job is."""
+    """Requests of the gateway; those of a job or a run are whose that is."""
 
-    def __init__(self, requests: RequestTable, jobs: Jobs, eyes: _Eyes) -> None:
-        self._requests, self._jobs, self._eyes = requests, jobs, eyes
+    def __init__(self, requests: RequestTable, jobs: Jobs, runs: Running, eyes: _Eyes) -> None:
+        self._requests, self._jobs, self._runs, self._eyes = requests, jobs, runs, eyes
 
     def list(self, limit: int = 50) -> list[RequestRow]:
         return self._requests.list(limit, of=self._eyes.among(self._requests.principals))
@@ -217,8 +225,13 @@ class SeenRequests:
         return row
 
     def _owner(self, principal: str) -> str:
-        job = self._jobs.find(principal.removeprefix("job:")) if principal.startswith("job:") else None
-        return job.principal if job else principal
+        kind, _, id_ = principal.partition(":")
+        made_by: Owned | None = None
+        if kind == "job":
+            made_by = self._jobs.find(id_)
+        elif kind == "run":
+            made_by = self._runs.find(id_)
+        return made_by.principal if made_by else principal
 
 
 class SeenJournal:

@@ -23,7 +23,7 @@ FLOORS = (
     ("errors", "hardware", "ids", "locations", "lock", "signals", "caretaker", "wording"),
     ("redaction",),
     ("sdk", "documents"),
-    ("config",),
+    ("config", "schema"),
     ("store",),
     ("policy", "plugins", "jobs", "artifacts", "notify", "disk"),
     ("sight",),
@@ -33,7 +33,7 @@ FLOORS = (
     ("agent",),
     ("daemon",),
     ("server",),
-    ("cli", "bench", "__main__"),
+    ("cli", "bench", "testing", "__main__"),
 )
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 STDLIB_ONLY = ("jobs/shim.py", "locations.py", "ids.py", "signals.py", "errors.py")

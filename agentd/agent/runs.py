@@ -13,21 +13,20 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
-
-from pydantic import BaseModel
+from typing import Any
 
 from agentd import documents
 from agentd.agent import flow, plans
+from agentd.agent.carrying import Calling, StepFailed, Waiting, carry_out
+from agentd.agent.goals import Ended, Goals, Wanted
 from agentd.agent.plans import Plan, Step
-from agentd.errors import AgentdError, Conflict, NeedsApproval, NotFound, Unavailable
+from agentd.errors import AgentdError, Conflict, InputError, NotFound
 from agentd.policy.callers import Caller
 from agentd.policy.taint import joined
 from agentd.redaction import refuse_secrets
-from agentd.sdk import JobView, Tool
 from agentd.signals import Changes
 from agentd.store.journal import Journal
 from agentd.store.runs import RunRow, RunTable, StepRow
@@ -35,40 +34,16 @@ from agentd.store.runs import RunRow, RunTable, StepRow
 __all__ = ["Runs"]
 
 log = logging.getLogger(__name__)
-STARTING_PATIENCE_S = 600.0  # how long a step waits for a part that is still starting
-
-
-class Calling(Protocol):
-    """The one way a tool is called."""
-
-    @property
-    def tools(self) -> Mapping[str, Tool]: ...
-    def tainted(self, caller: Caller) -> Caller: ...
-    async def call(
-        self, name: str, arguments: dict[str, Any], caller: Caller, *, key: str = ""
-    ) -> BaseModel: ...
-
-
-class Waiting(Protocol):
-    """What runs need of jobs."""
-
-    def get(self, job_id: str) -> JobView: ...
-    async def settled(self, job_id: str) -> JobView: ...
-    async def cancel(self, job_id: str) -> JobView: ...
-
-
-class StepFailed(Exception):
-    """A step ended without a result; the message is what the run is told."""
 
 
 class Runs:
     """All runs of this daemon."""
 
     def __init__(
-        self, table: RunTable, calls: Calling, jobs: Waiting, journal: Journal, changes: Changes
+        self, table: RunTable, calls: Calling, jobs: Waiting, journal: Journal, changes: Changes, goals: Goals
     ) -> None:
         self._table, self._calls, self._jobs = table, calls, jobs
-        self._journal, self._changes = journal, changes
+        self._journal, self._changes, self._goals = journal, changes, goals
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     # --- from outside -----------------------------------------------------------------------
@@ -92,6 +67,42 @@ class Runs:
         self._journal.append("run.started", run.id, caller.principal, plan=plan.plan, params=plan.params)
         self._drive(run)
         return self.view(run.id)
+
+    def pursue(self, goal: str, wanted: Wanted, caller: Caller) -> dict[str, Any]:
+        """Start a run of a goal. Raises `InputError` before anything starts."""
+        if not goal.strip():
+            raise InputError("The goal is empty", hint='agentd run "what is to be reached"')
+        refuse_secrets("The goal", {"goal": goal})
+        options = self._goals.options(wanted)
+        run = self._table.add(
+            kind="goal",
+            plan=shortened_to(goal),
+            source=goal,
+            params={},
+            options=options.model_dump(),
+            principal=caller.principal,
+            surface=caller.surface,
+            cwd=str(caller.cwd),
+            project=caller.project,
+            taint=self._calls.tainted(caller).taint,
+        )
+        self._journal.append("run.started", run.id, caller.principal, goal=goal, **options.model_dump())
+        self._drive(run)
+        return self.view(run.id)
+
+    def tell(self, run_id: str, text: str, by: Caller) -> dict[str, Any]:
+        """Say something to a run of a goal: it is told with its next turn. Raises `Conflict` for a plan's."""
+        run = self._get(run_id)
+        if run.kind != "goal":
+            raise Conflict(f"Run {run_id!r} is of a plan: nobody is there to be told", hint="Stop it instead")
+        if not text.strip():
+            raise InputError("The message is empty")
+        refuse_secrets("The message", {"text": text})
+        self._table.add_taint(run_id, self._calls.tainted(by).taint)
+        self._goals.turns.say(run_id, text, by.principal)
+        self._journal.append("run.told", run_id, by.principal, text=text)
+        self._changes.announce()
+        return self.view(run_id)
 
     def recover(self) -> None:
         """Go on with the runs that were under way when the daemon ended."""
@@ -123,13 +134,24 @@ class Runs:
         self._end(run_id, "stopped", "stopped by request")
         return self.view(run_id)
 
-    async def resume(self, run_id: str) -> dict[str, Any]:
-        """Go on with a run that failed or was stopped, from the steps that have not succeeded."""
+    async def resume(self, run_id: str, limits: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Go on with a run that failed or was stopped, from the steps that have not succeeded.
+
+        `limits` replace those of a goal (`guards.Limits`). Raises `Conflict`, `InputError`.
+        """
         run = self._get(run_id)
         if run.state in ("running", "succeeded"):
             raise Conflict(
                 f"Run {run_id!r} is {run.state}", hint="Only failed and stopped runs can be resumed"
             )
+        if run.kind == "goal":
+            self._table.set_options(run_id, self._goals.resumed(run, limits or {}).model_dump())
+            self._table.end(run_id, "running")
+            self._journal.append("run.resumed", run_id, run.principal, **dict(limits or {}))
+            self._drive(self._get(run_id))
+            return self.view(run_id)
+        if limits:
+            raise Conflict(f"Run {run_id!r} is of a plan: it has no limits to raise")
         self._table.reopen(run_id)
         for step in self._table.steps(run_id).values():
             job = self._jobs.get(step.job) if step.job else None
@@ -142,12 +164,42 @@ class Runs:
     def view(self, run_id: str) -> dict[str, Any]:
         """The run and every step of it, with the progress of those that are running."""
         run = self._get(run_id)
+        if run.kind == "goal":
+            return self._goal_view(run)
         plan, done = _plan_of(run), self._table.steps(run_id)
         return {
-            **run.model_dump(mode="json", exclude={"source"}),
+            **run.model_dump(mode="json", exclude={"source", "options", "outcome"}),
             "goal": plan.goal,
             "steps": [self._step_view(step, done.get(step.id)) for step in plan.steps],
         }
+
+    def _goal_view(self, run: RunRow) -> dict[str, Any]:
+        totals = self._goals.turns.totals(run.id)
+        steps = [self._view_of(row, row.tool) for row in self._table.steps(run.id).values()]
+        jobs = sum(self._jobs.get(step["job"]).micro_usd or 0 for step in steps if step.get("job"))
+        return {
+            **run.model_dump(mode="json", exclude={"source"}),
+            "goal": run.source,
+            "turns": totals["turns"],
+            "tokens": totals["input_tokens"] + totals["output_tokens"],
+            "micro_usd": totals["micro_usd"] + jobs,
+            "said": [each.model_dump() for each in self._goals.turns.remarks(run.id)],
+            "steps": steps,
+        }
+
+    def _view_of(self, row: StepRow, title: str) -> dict[str, Any]:
+        view: dict[str, Any] = {"id": row.step, "title": title}
+        view |= row.model_dump(mode="json", exclude={"run", "step"})
+        if row.state == "running" and row.job:
+            view["job_view"] = self._jobs.get(row.job).model_dump(mode="json")
+        return view
+
+    def step(self, run_id: str, step: str) -> dict[str, Any]:
+        """One step with its whole result. Raises `NotFound`."""
+        steps = {each["id"]: each for each in self.view(run_id)["steps"]}
+        if step not in steps:
+            raise NotFound("step", step, steps)
+        return steps[step]
 
     def find(self, run_id: str) -> RunRow | None:
         return self._table.find(run_id)
@@ -159,7 +211,7 @@ class Runs:
     def list(self, *, limit: int = 50, of: Sequence[str] | None = None) -> list[dict[str, Any]]:
         """Newest first; `of` leaves only those of these principals."""
         listed = self._table.list(limit=limit, of=of)
-        return [run.model_dump(mode="json", exclude={"source"}) for run in listed]
+        return [run.model_dump(mode="json", exclude={"source", "options", "outcome"}) for run in listed]
 
     def ids(self) -> list[str]:
         return [run.id for run in self._table.list(limit=500)]
@@ -197,6 +249,9 @@ class Runs:
         task.add_done_callback(lambda _: self._tasks.pop(run.id, None))
 
     async def _carry_out(self, run: RunRow) -> None:
+        if run.kind == "goal":
+            await self._reach(run)
+            return
         try:
             failed = await _Execution(run, self._table, self._calls, self._jobs, self._changes).run()
         except asyncio.CancelledError:
@@ -206,8 +261,18 @@ class Runs:
             failed = "an internal error; the daemon's log has the details"
         self._end(run.id, "failed" if failed else "succeeded", failed)
 
-    def _end(self, run_id: str, state: str, reason: str) -> None:
-        self._table.end(run_id, state, reason)
+    async def _reach(self, run: RunRow) -> None:
+        try:
+            ended = await self._goals.pursue(run)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("run %s broke", run.id)
+            ended = Ended("failed", "an internal error; the daemon's log has the details", {})
+        self._end(run.id, ended.state, ended.reason, ended.outcome)
+
+    def _end(self, run_id: str, state: str, reason: str, outcome: Mapping[str, Any] | None = None) -> None:
+        self._table.end(run_id, state, reason, outcome)
         self._journal.append(f"run.{state}", run_id, "daemon", reason=reason)
         self._changes.announce()
 
@@ -224,11 +289,7 @@ class Runs:
             "tool": step.tool,
             "state": "pending",
         }
-        if row is not None:
-            view |= row.model_dump(mode="json", exclude={"run", "step"})
-            if row.state == "running" and row.job:
-                view["job_view"] = self._jobs.get(row.job).model_dump(mode="json")
-        return view
+        return view if row is None else {**view, **self._view_of(row, view["title"]), "tool": step.tool}
 
 
 class _Execution:
@@ -324,44 +385,31 @@ class _Execution:
         self._put(step, state="succeeded", result=result, reason="", ended_at=time.time())
 
     async def _one(self, step: Step, results: Mapping[str, Any], key: str) -> dict[str, Any]:
-        arguments, caller = plans.fill(step.args, results), self._led(step)
-        try:
-            answer = await self._patiently(
-                step, lambda: self._calls.call(step.tool, arguments, caller, key=key)
-            )
-        except NeedsApproval as held:
-            answer = self._jobs.get(held.job_id)  # it is carried out once a person has approved it
-        if not isinstance(answer, JobView):
-            return answer.model_dump(mode="json")
-        if answer.id:
-            self._put(step, job=answer.id)
-            answer = await self._jobs.settled(answer.id)
-        if answer.state == "running" and answer.service:
-            return {"job": answer.id, **answer.service, **(answer.result or {})}
-        if answer.state != "succeeded":
-            raise StepFailed(f"{answer.id} {answer.state}: {answer.reason}")
-        return answer.result or {}
+        return await carry_out(
+            self._calls,
+            self._jobs,
+            step.tool,
+            plans.fill(step.args, results),
+            self._led(step),
+            key,
+            on_job=lambda job: self._put(step, job=job),
+            on_wait=lambda reason: self._put(step, reason=reason),
+        )
 
     def _led(self, step: Step) -> Caller:
         """Who takes a step: the run's caller, with all that led to it."""
         deciding = flow.deciding(step, self._plan, self._calls.tools)
         return replace(self._caller, taint=joined(self._table.taint(self._run.id), deciding))
 
-    async def _patiently(self, step: Step, call: Callable[[], Awaitable[BaseModel]]) -> BaseModel:
-        """Call again while a part that the call needs is still starting."""
-        patience = time.monotonic() + STARTING_PATIENCE_S
-        while True:
-            try:
-                return await call()
-            except Unavailable as error:
-                if error.retry_after_s is None or time.monotonic() > patience:
-                    raise
-                self._put(step, reason=str(error))
-                await asyncio.sleep(error.retry_after_s)
-
     def _put(self, step: Step, **columns: Any) -> None:
         self._table.put_step(self._run.id, step.id, **columns)
         self._changes.announce()
+
+
+def shortened_to(goal: str, length: int = 60) -> str:
+    """A goal as a name of its run."""
+    line = " ".join(goal.split())
+    return line if len(line) <= length else f"{line[: length - 1]}…"
 
 
 def _plan_of(run: RunRow) -> Plan:

@@ -1,9 +1,10 @@
-"""Calling tools and running plans: ``call``, ``tools``, ``run``, ``runs``."""
+"""Calling tools, running plans and pursuing goals: ``call``, ``tools``, ``run``, ``runs``."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+from pathlib import Path
 from typing import Any
 
 import click
@@ -96,40 +97,71 @@ def tools(name: str | None, json_: bool) -> None:
 
 
 @click.command()
-@click.argument("plan", required=False)
+@click.argument("plan", metavar="PLAN|GOAL", required=False)
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Replace a parameter of the plan."
 )
+@click.option(
+    "--model", default="", help="Which model or alias thinks, for a goal; the alias 'agent' by default."
+)
+@click.option("--max-steps", type=click.IntRange(min=1), help="Calls of tools that a goal may take (30).")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="Tokens into and out of the model (500,000).")
+@click.option("--max-usd", type=click.FloatRange(min=0), help="Money, for its requests and its jobs (1).")
+@click.option("--max-hours", type=click.FloatRange(min=0, min_open=True), help="Time, sleep included (168).")
 @click.option("--resume", metavar="RUN", help="Go on with a run that failed or was stopped.")
 @click.option("--stop", "stop_", metavar="RUN", help="Stop a run; finished steps stay.")
+@click.option("--tell", metavar="RUN", help="Say something to the run of a goal: the words are PLAN|GOAL.")
 @click.option("--no-wait", is_flag=True, help="Print the run's id and return.")
 @click.option("--json", "json_", is_flag=True, help="Print the finished run as JSON.")
 def run(
     plan: str | None,
     settings: tuple[str, ...],
+    model: str,
     resume: str | None,
     stop_: str | None,
+    tell: str | None,
     no_wait: bool,
     json_: bool,
+    **most: float | None,
 ) -> None:
-    """Run a plan: a file, or the name of a shipped one. Exit code 1 when a step failed.
+    """Run a plan, or pursue a goal. Exit code 1 when it was not reached.
+
+    A plan is a file, or the name of a shipped one. A goal is said in words: a model pursues it with the
+    tools, asks where policy says so, and ends with an answer, or with what was done, what was not, and what
+    to do next.
 
     \b
     Examples: agentd run tickets
               agentd run plan.yaml --set epochs=2 --json
-              agentd run --resume run-1m8…
+              agentd run "which of our models is best at tickets?" --model big --max-usd 0.2
+              agentd run --tell run-1m8… "use the small data set"
+              agentd run --resume run-1m8… --max-steps 60
     """
     client = connect()
+    limits = {name.removeprefix("max_"): value for name, value in most.items() if value is not None}
     if stop_:
         view = client.post(f"/api/runs/{stop_}/stop")
         show.as_json(view) if json_ else show.errors.print(f"{stop_} stopped")
         return
+    if tell:
+        client.post(f"/api/runs/{tell}/tell", {"text": plan or ""})
+        show.errors.print(f"{tell} is told with its next step")
+        return
     if resume:
-        run_id = client.post(f"/api/runs/{resume}/resume")["id"]
+        run_id = client.post(f"/api/runs/{resume}/resume", {"limits": limits} if limits else None)["id"]
+    elif plan and _is_goal(plan):
+        if settings:
+            raise InputError("--set is for plans; a goal is said in words")
+        wanted = {"goal": plan, "model": model, "limits": limits, "cwd": str(Path.cwd())}
+        run_id = client.post("/api/runs", wanted)["id"]
     elif plan:
+        if limits or model:
+            raise InputError(f"{plan!r} is a plan: --model and --max-… are for goals")
         run_id = client.call("run_plan", {"plan": plan, "params": named_values(settings)})["run"]
     else:
-        raise InputError("Name a plan", hint="agentd run tickets, agentd run plan.yaml, or --resume RUN")
+        raise InputError(
+            "Name a plan, or say a goal", hint='agentd run plan.yaml, agentd run "…", or --resume RUN'
+        )
     if no_wait:
         show.as_json({"run": run_id}) if json_ else show.console.print(run_id)
         return
@@ -137,7 +169,32 @@ def run(
     view = follow_run(client, run_id)
     if json_:
         show.as_json(view)
+    elif outcome := view.get("outcome"):
+        _print_outcome(view, outcome)
     fail_unless_done(view)
+
+
+def _is_goal(said: str) -> bool:
+    """Words with a space between them, that name no file."""
+    return " " in said.strip() and not Path(said).exists()
+
+
+def _print_outcome(view: dict[str, Any], outcome: dict[str, Any]) -> None:
+    """The answer to a goal; or what was done, what was not, and the next command."""
+    if "answer" in outcome:
+        show.console.print(show.escape(outcome["answer"]))
+    if numbers := outcome.get("not_from_any_step"):
+        show.errors.print(f"[yellow]No step gave these numbers: {show.escape(', '.join(numbers))}[/]")
+    facts = {
+        name.replace("_", " "): "; ".join(map(str, value)) if isinstance(value, list) else value
+        for name, value in outcome.items()
+        if name not in ("answer", "not_from_any_step") and value
+    }
+    if facts:
+        show.facts(facts)
+    show.errors.print(
+        f"[dim]{len(view['steps'])} steps, {view['tokens']} tokens, {show.money(view['micro_usd'])}[/]"
+    )
 
 
 @click.command()
@@ -145,7 +202,7 @@ def run(
 @click.option("--follow", is_flag=True, help="Watch it until it has ended.")
 @click.option("--json", "json_", is_flag=True, help="Print as JSON.")
 def runs(run_id: str | None, follow: bool, json_: bool) -> None:
-    """List runs of plans, or one with its steps.
+    """List runs of plans and goals, or one with its steps.
 
     \b
     Example: agentd runs run-1m8… --follow
@@ -166,6 +223,8 @@ def runs(run_id: str | None, follow: bool, json_: bool) -> None:
     if json_:
         show.as_json(view)
         return
+    if outcome := view.get("outcome"):
+        _print_outcome(view, outcome)
     rows = [
         (s["id"], s["tool"], show.state_mark(s["state"]), s.get("job") or "", s.get("reason") or "")
         for s in view["steps"]

@@ -24,12 +24,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from agentd.agent import goals
 from agentd.errors import AgentdError, InputError, NotFound
 from agentd.router.decide import APIS
 from agentd.router.metrics import CONTENT_TYPE
+from agentd.schema import input_schema
 from agentd.server.auth import caller_of, require
 from agentd.server.ports import Caller, Kernel, Role, Seen, Wanted, role_for
-from agentd.server.schema import input_schema
 from agentd.server.wire import dump, error_body, error_of, status_of
 
 __all__ = ["api_routes", "body_of", "on_agentd_error", "on_crash", "on_http_error", "streamed"]
@@ -60,6 +61,9 @@ def api_routes(kernel: Kernel, shutdown: Callable[[], None]) -> list[Route]:
         ("GET", "/api/runs", "view", api.runs),
         ("GET", "/api/runs/{id}", "view", api.run),
         ("GET", "/api/runs/{id}/follow", "view", api.run_follow),
+        ("POST", "/api/runs", "operate", api.run_start),
+        ("GET", "/api/runs/{id}/steps/{step}", "view", api.run_step),
+        ("POST", "/api/runs/{id}/tell", "operate", api.run_tell),
         ("POST", "/api/runs/{id}/stop", "operate", api.run_stop),
         ("POST", "/api/runs/{id}/resume", "operate", api.run_resume),
         ("GET", "/api/approvals", "view", api.approvals),
@@ -208,7 +212,23 @@ class _Api:
         return _json(await self._seen(caller).runs.stop(_id(request)))
 
     async def run_resume(self, request: Request, caller: Caller) -> Response:
-        return _json(await self._seen(caller).runs.resume(_id(request)))
+        body = await body_of(request) if await request.body() else {}
+        return _json(await self._seen(caller).runs.resume(_id(request), body.get("limits")))
+
+    async def run_start(self, request: Request, caller: Caller) -> Response:
+        """Pursue a goal: ``{"goal": …, "model": …, "limits": {…}, "cwd": …}``."""
+        body = await body_of(request)
+        if cwd := _text(body, "cwd"):
+            caller = caller_of(request.scope, "cli", cwd=Path(cwd))
+        wanted = {name: value for name, value in body.items() if name not in ("goal", "cwd")}
+        return _json(self._kernel.runs.pursue(_text(body, "goal"), goals.Wanted.of(wanted), caller))
+
+    async def run_step(self, request: Request, caller: Caller) -> Response:
+        return _json(self._seen(caller).runs.step(_id(request), request.path_params["step"]))
+
+    async def run_tell(self, request: Request, caller: Caller) -> Response:
+        text = _text(await body_of(request), "text")
+        return _json(self._seen(caller).runs.tell(_id(request), text, caller))
 
     # --- approvals ---------------------------------------------------------------------------
 

@@ -97,10 +97,10 @@ class Holdings:
                 self._job_ids,
             ),
             "runs": Kind(
-                "Runs of plans, the newest first",
+                "Runs of plans and goals, the newest first",
                 self._runs,
                 "agentd://runs/{id}",
-                "A run of a plan, step by step",
+                "A run of a plan or goal, step by step; /steps/ID after it: one step, whole",
                 JSON,
                 self._run,
                 self._run_entries,
@@ -215,7 +215,9 @@ class Holdings:
         return _json(self._kernel.seen_by(caller).runs.list(limit=NEWEST))
 
     async def _run(self, path: str, caller: Caller) -> Text:
-        return _json(self._kernel.seen_by(caller).runs.view(unquote(path)))
+        run, _, step = unquote(path).partition("/steps/")
+        runs = self._kernel.seen_by(caller).runs
+        return _json(runs.step(run, step) if step else runs.view(run))
 
     async def _run_entries(self, caller: Caller) -> list[Entry]:
         runs = self._kernel.seen_by(caller).runs.list(limit=NEWEST)

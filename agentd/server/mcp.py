@@ -24,6 +24,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from agentd.errors import AgentdError, NeedsApproval, NotFound, Unauthorized
+from agentd.schema import input_schema, output_schema
 from agentd.sdk import JobView, Tool
 from agentd.server.asker import Asker, Context
 from agentd.server.asking import Asking
@@ -37,7 +38,6 @@ from agentd.server.ports import Caller, Kernel, role_for
 from agentd.server.prompts import Prompts
 from agentd.server.resources import Resources
 from agentd.server.results import job_result, tool_error, tool_result
-from agentd.server.schema import input_schema, output_schema
 from agentd.server.tasks import REVISION, TasksExtension, install, takes_tasks
 from agentd.server.watching import Watching
 from agentd.server.wire import error_of

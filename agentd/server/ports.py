@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel
 
 from agentd import sdk
+from agentd.agent import goals
 from agentd.config import Capture
 from agentd.policy.approvals import Question
 from agentd.policy.callers import Caller
@@ -33,6 +34,7 @@ __all__ = [
     "Entries",
     "Figures",
     "Gateway",
+    "Goals",
     "Inquiry",
     "Jobs",
     "Journal",
@@ -85,7 +87,20 @@ class Runs(Protocol):
     def list(self, *, limit: int = 50) -> Sequence[dict[str, Any]]: ...
     def follow(self, run_id: str) -> AsyncIterator[dict[str, Any]]: ...
     async def stop(self, run_id: str) -> dict[str, Any]: ...
-    async def resume(self, run_id: str) -> dict[str, Any]: ...
+    async def resume(self, run_id: str, limits: Mapping[str, Any] | None = None) -> dict[str, Any]: ...
+    def step(self, run_id: str, step: str) -> dict[str, Any]:
+        """One step with its whole result. Raises `NotFound`."""
+        ...
+
+    def tell(self, run_id: str, text: str, by: Caller) -> dict[str, Any]:
+        """Say something to a run of a goal. Raises `Conflict` for a plan's."""
+        ...
+
+
+class Goals(Protocol):
+    def pursue(self, goal: str, wanted: goals.Wanted, caller: Caller) -> dict[str, Any]:
+        """Start a run of a goal. Raises `InputError` before anything starts."""
+        ...
 
 
 class Questions(Protocol):
@@ -245,6 +260,8 @@ class Kernel(Protocol):
         """Everybody's, for who has looked whose a job is."""
         ...
 
+    @property
+    def runs(self) -> Goals: ...
     def attempt_folder(self, job_id: str) -> Path | None:
         """The folder of a job's newest attempt; None before the first. For administrators."""
         ...

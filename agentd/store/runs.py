@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from agentd.ids import new_id
+from agentd.redaction import redact
 from agentd.store.database import Row, Store, any_of, loads, stored
 from agentd.store.taints import TaintTable
 
@@ -16,9 +17,13 @@ __all__ = ["RunRow", "RunTable", "StepRow"]
 
 
 class RunRow(BaseModel):
-    """One run; `source` is the plan's whole text, so that it resumes as it began."""
+    """One run; `source` is the plan's whole text, or the goal, so that it resumes as it began.
+
+    `options` and `outcome` are of runs of `kind` goal: what they may take, and how they ended.
+    """
 
     id: str
+    kind: Literal["plan", "goal"] = "plan"
     plan: str
     source: str
     params: dict[str, Any]
@@ -30,13 +35,19 @@ class RunRow(BaseModel):
     project: str
     created_at: float
     ended_at: float | None
+    options: dict[str, Any] = {}
+    outcome: dict[str, Any] = {}
 
 
 class StepRow(BaseModel):
-    """One step of a run: pending steps have no row."""
+    """One step of a run: pending steps have no row. Of a goal's, `turn` says which one asked for
+    it, and `outcome` what its guards make of it."""
 
     run: str
     step: str
+    tool: str = ""
+    turn: int | None = None
+    outcome: str = ""
     state: str
     job: str | None
     arguments: dict[str, Any] | None
@@ -87,8 +98,15 @@ class RunTable:
     def principals(self) -> list[str]:
         return [row["principal"] for row in self._store.rows("SELECT DISTINCT principal FROM runs")]
 
-    def end(self, run_id: str, state: str, reason: str = "") -> None:
-        self._store.update("runs", run_id, state=state, reason=reason, ended_at=self._store.now())
+    def end(
+        self, run_id: str, state: str, reason: str = "", outcome: Mapping[str, Any] | None = None
+    ) -> None:
+        columns = {} if outcome is None else {"outcome": redact(dict(outcome))}
+        ended_at = None if state == "running" else self._store.now()
+        self._store.update("runs", run_id, state=state, reason=reason, ended_at=ended_at, **columns)
+
+    def set_options(self, run_id: str, options: Mapping[str, Any]) -> None:
+        self._store.update("runs", run_id, options=dict(options))
 
     def forget_step(self, run_id: str, step: str) -> None:
         """Let a step be carried out again: as a new call, but for those of its calls that did not fail."""
@@ -111,7 +129,7 @@ class RunTable:
                 self.forget_step(run_id, row["step"])
 
     def steps(self, run_id: str) -> dict[str, StepRow]:
-        rows = self._store.rows("SELECT * FROM steps WHERE run = ? ORDER BY started_at", [run_id])
+        rows = self._store.rows("SELECT * FROM steps WHERE run = ? ORDER BY started_at, rowid", [run_id])
         return {row["step"]: _step(row) for row in rows}
 
     def put_step(self, run_id: str, step: str, **columns: Any) -> None:
@@ -125,7 +143,7 @@ class RunTable:
 
 
 def _run(row: Row) -> RunRow:
-    return RunRow(**{**row, "params": loads(row["params"])})
+    return RunRow(**{**row, **{name: loads(row[name]) for name in ("params", "options", "outcome")}})
 
 
 def _step(row: Row) -> StepRow:

@@ -407,3 +407,24 @@ def taints(db: Database) -> None:
         " PRIMARY KEY (context, source)) STRICT"
     )
     db.conn.execute("ALTER TABLE jobs ADD COLUMN taint TEXT NOT NULL DEFAULT '[]'")
+
+
+@migration
+def goals(db: Database) -> None:
+    """A run may pursue a goal: what was said in it, turn by turn, what it may take, and how it ended."""
+    for statement in (
+        "ALTER TABLE runs ADD COLUMN kind TEXT NOT NULL DEFAULT 'plan'",
+        "ALTER TABLE runs ADD COLUMN options TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE runs ADD COLUMN outcome TEXT NOT NULL DEFAULT '{}'",
+        "ALTER TABLE steps ADD COLUMN tool TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE steps ADD COLUMN turn INTEGER",
+        "ALTER TABLE steps ADD COLUMN outcome TEXT NOT NULL DEFAULT ''",
+        "CREATE TABLE turns (run TEXT NOT NULL REFERENCES runs (id), turn INTEGER NOT NULL,"
+        " messages TEXT NOT NULL, opens INTEGER NOT NULL, model TEXT NOT NULL, request TEXT NOT NULL,"
+        " micro_usd INTEGER NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,"
+        " seconds REAL NOT NULL, at REAL NOT NULL, PRIMARY KEY (run, turn)) STRICT",
+        "CREATE TABLE said (run TEXT NOT NULL REFERENCES runs (id), number INTEGER NOT NULL,"
+        " text TEXT NOT NULL, by TEXT NOT NULL, at REAL NOT NULL, turn INTEGER,"
+        " PRIMARY KEY (run, number)) STRICT",
+    ):
+        db.conn.execute(statement)

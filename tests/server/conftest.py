@@ -18,6 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 from pydantic import BaseModel, Field, ValidationError
 
 from agentd import sdk
+from agentd.agent import goals
 from agentd.config import Capture
 from agentd.errors import Conflict, InputError, NotFound, OverBudget, Unauthorized
 from agentd.plugins import Plugins
@@ -348,8 +349,17 @@ class FakeRuns:
     async def stop(self, run_id: str) -> dict[str, Any]:
         return self.view(run_id) | {"state": "cancelled"}
 
-    async def resume(self, run_id: str) -> dict[str, Any]:
+    async def resume(self, run_id: str, limits: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return self.view(run_id) | {"state": "running"}
+
+    def pursue(self, goal: str, wanted: goals.Wanted, caller: Caller) -> dict[str, Any]:
+        return self.view("run-1") | {"state": "running", "goal": goal}
+
+    def step(self, run_id: str, step: str) -> dict[str, Any]:
+        raise NotFound("step", step)
+
+    def tell(self, run_id: str, text: str, by: Caller) -> dict[str, Any]:
+        return self.view(run_id)
 
 
 class Summary(BaseModel):

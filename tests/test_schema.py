@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from agentd.schema import input_schema, output_schema
 from agentd.sdk import JobView
-from agentd.server.schema import input_schema, output_schema
 
 
 class Split(BaseModel):
