@@ -16,7 +16,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,28 +28,46 @@ from agentd.errors import InputError
 __all__ = ["run"]
 
 DEPTH = 100
+STAGES: dict[str, dict[str, Any]] = {  # what each stage adds, on the index of passages
+    "dense": {"mode": "dense"},
+    "bm25": {"mode": "bm25"},
+    "rrf": {"fusion": "rrf"},
+    "minmax": {"diffusion": False},
+    "minmax, feedback": {"diffusion": False, "feedback": True},
+    "minmax, diffusion": {},
+    "minmax, feedback, diffusion": {"feedback": True},
+}
 HERE = Path(__file__).parent
 
 
-def run(beir: Sequence[Path] = ()) -> dict[str, Any]:
-    """One folder: its figures and the baseline's. Several: a row each, and the mean gain over rank fusion."""
+def run(beir: Sequence[Path] = (), stages: bool = False) -> dict[str, Any]:
+    """One folder: its figures and the baseline's. Several: a row each, and the mean gain over rank fusion.
+
+    With `stages`, nDCG@10 and recall@100 of each stage of the search too, on the same index.
+    """
     if not beir:
         raise InputError("bench retrieval needs --beir FOLDER", hint="a folder in BEIR's layout")
     collections = [read_collection(folder) for folder in beir]
     with tempfile.TemporaryDirectory(prefix="agentd-bench-") as folder:
         embedder = brought_embedder(Path(folder))
-        rows = [_figures(each, embedder, Path(folder) / str(n)) for n, each in enumerate(collections)]
+        ways = STAGES if stages else {}
+        found = [_figures(each, embedder, Path(folder) / str(n), ways) for n, each in enumerate(collections)]
+    rows, added = [row for row, _ in found], [line for _, lines in found for line in lines]
+    more = {"stages": added} if stages else {}
     if len(rows) == 1:
-        return rows[0]
+        return rows[0] | more
     return {
         "collections": rows,
+        **more,
         "ndcg@10": round(statistics.fmean(row["ndcg@10"] for row in rows), 4),
         "mean gain": round(statistics.fmean(row["gain"] for row in rows), 4),
         "least gain": min(row["gain"] for row in rows),
     }
 
 
-def _figures(collection: Collection, embedder: Path, folder: Path) -> dict[str, Any]:
+def _figures(
+    collection: Collection, embedder: Path, folder: Path, ways: Mapping[str, dict[str, Any]]
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     threads = len(os.sched_getaffinity(0))
     plain, pace = _baseline(collection, embedder, folder / "plain")
     with retriever(embedder, folder / "service", threads) as service:
@@ -57,8 +75,9 @@ def _figures(collection: Collection, embedder: Path, folder: Path) -> dict[str, 
         ingested = service.ingest(folder / "documents", "bench", folder / "ingest")
         rankings, seconds = _searched(service, collection, names)
         memory = service.memory_bytes()
+        lines = [_stage(service, collection, names, way, options) for way, options in ways.items()]
     found, baseline = measures(collection, rankings), plain["rrf"]
-    return {
+    row = {
         "collection": collection.name,
         **{name: round(value, 4) for name, value in found.items()},
         "p50_ms": round(statistics.median(seconds) * 1000, 2),
@@ -73,6 +92,27 @@ def _figures(collection: Collection, embedder: Path, folder: Path) -> dict[str, 
         "documents": len(collection.documents),
         "queries": len(collection.queries),
         "split": collection.split,
+    }
+    return row, lines
+
+
+def _stage(
+    service: Retriever, collection: Collection, names: dict[str, str], way: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    ask = {"collection": "bench", "k": DEPTH, "per_document": 1, **options}
+    began = time.perf_counter()
+    rankings = {
+        query: [names[hit["document"]] for hit in service.post("/search", {**ask, "query": text})["hits"]]
+        for query, text in collection.queries.items()
+    }
+    seconds = (time.perf_counter() - began) / len(collection.queries)
+    found = measures(collection, rankings)
+    return {
+        "collection": collection.name,
+        "stages": way,
+        "ndcg@10": round(found["ndcg@10"], 4),
+        "recall@100": round(found["recall@100"], 4),
+        "ms": round(seconds * 1000, 2),
     }
 
 

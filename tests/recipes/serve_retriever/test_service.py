@@ -125,6 +125,8 @@ def test_the_service_from_its_first_document_to_its_last_breath(service: Service
     service.add("hours.md", "The shop is open from nine to five.")
     for how in (
         {},
+        {"feedback": True},
+        {"diffusion": False},
         {"fusion": "rrf"},
         {"mode": "dense"},
         {"mode": "bm25"},
@@ -201,11 +203,33 @@ def test_two_ingests_at_once_leave_one_whole_collection(service: Service) -> Non
     assert gone["removed"] == 11
     held = service.post("/documents", {"collection": "handbook", "root": "/one"}).json()["documents"]
     assert len(held) == 12
-    for mode in ("dense", "bm25"):
+    for mode in ("hybrid", "dense", "bm25"):
         names_found = service.found("topic7", mode=mode, k=100)
         assert len(names_found) == len(set(names_found))
         assert "/two/7.md" not in names_found
         assert "/one/7.md" in names_found
+
+
+@pytest.mark.slow
+def test_vectors_in_memory_are_those_that_were_added_and_not_removed(service: Service) -> None:
+    """The recipe's own numpy: adding, removing, adding again and growing, beside a plain mapping."""
+    program = """
+import random
+import numpy as np
+from resident import Resident
+draw, plain = random.Random(0), {}
+held = Resident({})
+for turn in range(400):
+    new = {draw.randrange(5000): np.float32([draw.random(), draw.random()]) for _ in range(draw.randrange(12))}
+    gone = draw.sample(sorted(plain), min(len(plain), draw.randrange(6)))
+    held.remove(gone)
+    plain = {chunk: vector for chunk, vector in plain.items() if chunk not in gone} | new
+    held.add(new)
+chunks, vectors = held.of([*range(5000)])
+assert chunks == sorted(plain) and len(held) == len(plain)
+assert all(np.abs(vector - plain[chunk]).max() < 1e-3 for chunk, vector in zip(chunks, vectors))
+"""
+    subprocess.run([service.python, "-c", program], check=True, cwd=RECIPE)
 
 
 @pytest.mark.slow

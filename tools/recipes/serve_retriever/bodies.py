@@ -86,7 +86,8 @@ class Search(Body):
     mode: Literal["hybrid", "dense", "bm25"] = "hybrid"
     fusion: Literal["minmax", "rrf"] = "minmax"
     bm25: Literal["tantivy", "rank-bm25"] = "tantivy"
-    feedback: bool = True
+    feedback: bool = False  # pseudo-relevance feedback on vectors
+    diffusion: bool = True  # of fused scores, among candidates that resemble each other
     per_document: int = Field(0, ge=0, le=1000)  # at most so many hits of one document; 0: no limit
 
 

@@ -16,6 +16,7 @@ from embedder import Embedder
 from keywords import ExactKeywords, Keywords
 from passages import stems_of
 from problems import Problem
+from resident import Resident
 from store import Store, drop_document, insert_document, mark
 
 DEPTH = 200  # candidates that each half of the search brings into the fusion
@@ -39,6 +40,8 @@ class Retriever:
         self.chroma = chromadb.PersistentClient(str(data / "chroma"), settings=settings)
         self.keywords: dict[int, Keywords] = {}
         self.exact: dict[int, tuple[int, ExactKeywords]] = {}
+        self.resident: dict[int, Resident] = {}
+        self.indexes: dict[int, Any] = {}
         for row in self.store.collections():
             if row["embedder"] == embedder.name:
                 self.mend(row["id"], row["dirty"])
@@ -87,16 +90,26 @@ class Retriever:
     # indexes
 
     def vectors_index(self, collection: int) -> Any:
-        return self.chroma.get_or_create_collection(
-            f"collection-{collection}",
-            configuration={"hnsw": {"space": "cosine", "ef_search": DEPTH, "ef_construction": 200}},
-            embedding_function=None,
-        )
+        if collection not in self.indexes:
+            self.indexes[collection] = self.chroma.get_or_create_collection(
+                f"collection-{collection}",
+                configuration={"hnsw": {"space": "cosine", "ef_search": DEPTH, "ef_construction": 200}},
+                embedding_function=None,
+            )
+        return self.indexes[collection]
 
     def keywords_index(self, collection: int) -> Keywords:
         if collection not in self.keywords:
             self.keywords[collection] = Keywords(self.data / "bm25" / str(collection))
         return self.keywords[collection]
+
+    def vectors_of(self, collection: int) -> Resident:
+        """The vectors of a collection, read into memory at its first search."""
+        if collection not in self.resident:
+            with self.writing:
+                if collection not in self.resident:
+                    self.resident[collection] = Resident(self.store.collection_vectors(collection))
+        return self.resident[collection]
 
     def mend(self, collection: int, dirty: int) -> None:
         """Make the derived indexes hold just the chunks that the store holds."""
@@ -174,6 +187,9 @@ class Retriever:
 
     def index(self, collection: int, added: Sequence[int], removed: Sequence[int]) -> None:
         if added or removed:
+            if resident := self.resident.get(collection):
+                resident.remove(removed)
+                resident.add(self.store.chunk_vectors(added))
             self.update_vectors(collection, added, removed)
             self.update_keywords(collection, added, removed)
         self.settle(collection)

@@ -12,6 +12,7 @@ from ranking import best, fuse_ranks, fuse_scores, limited
 from retriever import DEPTH, Retriever
 from words import analyze, analyze_all
 
+NEIGHBOURS, SHARE, POWER = 3, 0.25, 4  # of `diffused`
 FEEDBACK, ALPHA = 3, 0.7  # Rocchio: q' = α·q + (1-α)·mean of the first FEEDBACK vectors
 
 
@@ -46,15 +47,40 @@ def candidates(retriever: Retriever, collection: int, ask: Search) -> list[tuple
         return best(dense)
     if ask.fusion == "rrf":
         return best(fuse_ranks(dense, sparse))
-    vectors = retriever.store.chunk_vectors(sparse.keys() - dense.keys())
-    return best(fuse_scores(dense | {c: float(v @ question) for c, v in vectors.items()}, sparse))
+    chunks, vectors = retriever.vectors_of(collection).of({**dense, **sparse})
+    near = dict(zip(chunks, (vectors @ question).tolist(), strict=True)) if chunks else {}
+    fused = fuse_scores(near, sparse)
+    if ask.diffusion and len(chunks) > NEIGHBOURS:
+        return best(dict(zip(chunks, diffused([fused[chunk] for chunk in chunks], vectors), strict=True)))
+    return best(fused)
+
+
+def diffused(scores: Sequence[float], vectors: Any) -> list[float]:
+    """Scores made alike among neighbours (Diaz 2005): what resembles good passages is likely good itself.
+
+    `vectors` is float32 of shape (len(scores), dimension), of length 1. Each score becomes ``1 - SHARE`` of
+    itself and `SHARE` of the mean of its `NEIGHBOURS` nearest, weighted by cosine to the power `POWER`.
+    """
+    import numpy as np
+
+    own = np.array(scores, dtype=np.float32)
+    cosines = vectors @ vectors.T
+    np.fill_diagonal(cosines, 0.0)
+    every = np.arange(len(own))
+    theirs, whole = np.zeros_like(own), np.zeros_like(own)
+    for _ in range(NEIGHBOURS):  # three times the largest is faster than a partition
+        nearest = cosines.argmax(axis=1)
+        weights = cosines[every, nearest].clip(1e-3) ** POWER
+        theirs, whole = theirs + weights * own[nearest], whole + weights
+        cosines[every, nearest] = -1.0
+    return ((1 - SHARE) * own + SHARE * theirs / whole).tolist()
 
 
 def dense_scores(retriever: Retriever, collection: int, question: Any, limit: int) -> dict[int, float]:
     from chromadb.errors import ChromaError
 
     index = retriever.vectors_index(collection)
-    limit = min(limit, index.count())
+    limit = min(limit, len(retriever.vectors_of(collection)))
     if not limit:
         return {}
     try:

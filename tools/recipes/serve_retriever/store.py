@@ -98,6 +98,17 @@ class Store:
         rows = self.rows(f"{sql} WHERE c.id IN (SELECT value FROM json_each(?))", json.dumps(list(ids)))
         return {row["id"]: np.frombuffer(row["value"], np.float32) for row in rows}
 
+    def collection_vectors(self, collection: int) -> dict[int, Any]:
+        """All vectors of a collection by chunk id."""
+        import numpy as np
+
+        rows = self.rows(
+            "SELECT c.id, v.value FROM documents d JOIN chunks c ON c.document = d.id"
+            " JOIN vectors v ON v.digest = c.vector WHERE d.collection = ?",
+            collection,
+        )
+        return {row["id"]: np.frombuffer(row["value"], np.float32) for row in rows}
+
     def known_vectors(self, digests: Iterable[str]) -> set[str]:
         sql = "SELECT digest FROM vectors WHERE digest IN (SELECT value FROM json_each(?))"
         return {row["digest"] for row in self.rows(sql, json.dumps(list(digests)))}
