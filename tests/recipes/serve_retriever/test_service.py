@@ -220,7 +220,8 @@ from resident import Resident
 draw, plain = random.Random(0), {}
 held = Resident({})
 for turn in range(400):
-    new = {draw.randrange(5000): np.float32([draw.random(), draw.random()]) for _ in range(draw.randrange(12))}
+    chosen = [draw.randrange(5000) for _ in range(draw.randrange(12))]
+    new = {chunk: np.float32([draw.random(), draw.random()]) for chunk in chosen}
     gone = draw.sample(sorted(plain), min(len(plain), draw.randrange(6)))
     held.remove(gone)
     plain = {chunk: vector for chunk, vector in plain.items() if chunk not in gone} | new
