@@ -28,7 +28,7 @@ test: $(VENV)/.ready check  ## everything a fresh machine must pass, a shortened
 	$(BIN)/pytest $(FAST)
 	$(BIN)/pytest $(SLOW)
 
-fast: $(VENV)/.ready  ## the tests that need no recipe environment (about four minutes)
+fast: $(VENV)/.ready  ## the tests that need no recipe environment (about seven minutes on 2 cores)
 	$(BIN)/pytest $(FAST)
 
 check: $(VENV)/.ready  ## format, lint, types
