@@ -177,6 +177,8 @@ async def test_the_endpoint_stops_working_for_whoever_leaves(
         assert await asyncio.to_thread(endpoint.arrived.wait, 30)
         asking.cancel()
         assert await asyncio.to_thread(endpoint.left.wait, 30)
+        while not daemon.requests.list():  # noqa: ASYNC110 - a record has no event
+            await asyncio.sleep(0.01)
         [row] = daemon.requests.list()
         assert row.status.startswith("ClientGone: ")
         assert row.micro_usd > 0, "nobody knows how far it had come"
