@@ -154,7 +154,7 @@ def read_back(span: Mapping[str, Any]) -> bool:
 
 
 def topic(span: Mapping[str, Any]) -> str:
-    return " > ".join(dict.fromkeys([span["title"], *span["heading"]]))
+    return " > ".join(dict.fromkeys(filter(None, [span["title"], *span["heading"]])))
 
 
 def by_rule(span: Mapping[str, Any], rarity: Mapping[str, int]) -> str:
@@ -166,7 +166,8 @@ def by_rule(span: Mapping[str, Any], rarity: Mapping[str, int]) -> str:
         :2
     ]
     about = " and ".join(sorted(rare, key=words.index))
-    return f"What do I need to know about {about} when it comes to {heading[:1].lower()}{heading[1:]}?"
+    place = f" when it comes to {heading[:1].lower()}{heading[1:]}" if heading else ""
+    return f"What do I need to know about {about}{place}?"
 
 
 def by_model(gateway: Service, model: str, span: Mapping[str, Any], seed: int) -> str:

@@ -19,3 +19,20 @@ def test_a_chunk_that_starts_inside_of_a_character_is_refused() -> None:
     )
     with pytest.raises(recipe.problems.Problem, match=r"a\.md: no text at bytes 3-7 of 7"):
         document.cut()
+
+
+@pytest.mark.parametrize(
+    ("title", "heading", "embedded"),
+    [("", [], "Size"), ("A", ["A", "B"], "A > B\nSize"), ("", ["B"], "B\nSize")],
+)
+def test_a_chunk_is_embedded_under_its_title_and_headings_where_there_are_some(
+    title: str, heading: list[str], embedded: str
+) -> None:
+    document = recipe.bodies.NewDocument(
+        document="1.md",
+        digest="d",
+        title=title,
+        text="Size",
+        chunks=[recipe.bodies.Range(start=0, end=4, heading=heading)],
+    )
+    assert [chunk.embedded for chunk in document.cut()] == [embedded]

@@ -51,8 +51,9 @@ from failures import Refused, Unreadable
 from files import find_files, read
 from parser_process import ParserProcess
 from retriever import Retriever
+from titles import title_of_name
 
-FORMAT = "1"  # part of every document's digest: raise it when parsing or chunking changes
+FORMAT = "2"  # part of every document's digest: raise it when parsing or chunking changes
 BATCH_CHUNKS = 48
 BATCH_CHARS = 2_000_000
 
@@ -114,7 +115,7 @@ class Ingest:
             {
                 "document": name,
                 "digest": digest,
-                "title": parsed.title or path.stem,
+                "title": parsed.title or title_of_name(path.stem),
                 "text": parsed.text,
                 "own_text": parsed.own_text,
                 "chunks": parsed.chunks,

@@ -68,7 +68,7 @@ def score_sentences(
     if not pairs:
         return []
     vectors = retriever.embedder.remembered(
-        [question, *(s.text for _, _, s in pairs), *(f"{s.context}: {s.text}" for _, _, s in pairs)]
+        [question, *(s.text for _, _, s in pairs), *(s.placed for _, _, s in pairs)]
     )
     plain, placed = (vectors[1:] @ vectors[0]).reshape(2, len(pairs)).tolist()
     found: list[dict[str, Any]] = []

@@ -62,8 +62,9 @@ class NewDocument(Body):
             text = ""
         if not text or piece.end > len(data):
             raise Problem(422, f"{self.document}: no text at bytes {piece.start}-{piece.end} of {len(data)}")
-        above = " > ".join(dict.fromkeys([self.title, *piece.heading]))
-        return NewChunk(piece.start, piece.end, piece.page, piece.heading, text, f"{above}\n{text}")
+        above = " > ".join(dict.fromkeys(filter(None, [self.title, *piece.heading])))
+        embedded = f"{above}\n{text}" if above else text
+        return NewChunk(piece.start, piece.end, piece.page, piece.heading, text, embedded)
 
 
 class Documents(Body):

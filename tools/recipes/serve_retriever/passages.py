@@ -11,7 +11,7 @@ from words import analyze
 
 def place(row: sqlite3.Row) -> str:
     """Title and headings, without repeating what they share."""
-    return " > ".join(dict.fromkeys([row["title"], *json.loads(row["heading"])]))
+    return " > ".join(dict.fromkeys(filter(None, [row["title"], *json.loads(row["heading"])])))
 
 
 def stems_of(row: sqlite3.Row) -> list[str]:

@@ -25,6 +25,11 @@ class Sentence:
     text: str
     context: str
 
+    @property
+    def placed(self) -> str:
+        """The text after what it is about."""
+        return f"{self.context}: {self.text}" if self.context else self.text
+
 
 def sentences_of(text: str, heading: str) -> list[Sentence]:
     """Sentences of prose, items of lists, rows of tables: verbatim, without the marker in front."""
@@ -37,7 +42,10 @@ def sentences_of(text: str, heading: str) -> list[Sentence]:
         if "|" in unit:
             rows = table_rows(unit, start)
             columns = columns or (unit[: unit.find("\n")] if "\n" in unit else unit)
-            found += (Sentence(s, e, text[s:e], f"{heading}: {' '.join(words(columns))}") for s, e in rows)
+            found += (
+                Sentence(s, e, text[s:e], f"{heading}: {' '.join(words(columns))}".removeprefix(": "))
+                for s, e in rows
+            )
             continue
         columns = ""
         marker = MARKER.match(unit)
