@@ -98,7 +98,7 @@ class Upstream:
                 if is_translated(target, api):
                     response = await self._native.stream(target, body)
                 else:
-                    response = await self._post(target, api, body, headers).__aenter__()
+                    response = await self._post(target, api, body, headers, is_stream=True).__aenter__()
                     if response.status != 200:
                         raise refused(target, response.status, await response.read(), response.headers)
                 stream = Stream(target, api, response, show_usage=show_usage)
@@ -112,7 +112,13 @@ class Upstream:
             raise
 
     def _post(
-        self, target: Target, api: Api, body: Mapping[str, Any], extra: Mapping[str, str]
+        self,
+        target: Target,
+        api: Api,
+        body: Mapping[str, Any],
+        extra: Mapping[str, str],
+        *,
+        is_stream: bool = False,
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         headers = {"Content-Type": "application/json", **extra}
         if api == "messages":
@@ -121,10 +127,12 @@ class Upstream:
             headers["x-api-key"] = target.key
         elif target.key:
             headers["Authorization"] = f"Bearer {target.key}"
-        return self._client().post(
+        client = self._client()
+        return client.post(
             f"{target.url}/{api}",
             data=to_json(body),
             headers=headers,
+            timeout=self._stream_timeout if is_stream else client.timeout,
             proxy=self._proxy(target.url),
             allow_redirects=False,  # or the key would go wherever the endpoint says
         )
@@ -133,9 +141,12 @@ class Upstream:
         if self._session is None:
             import aiohttp
 
+            self._stream_timeout = aiohttp.ClientTimeout(
+                total=None, sock_connect=CONNECT_S, sock_read=BETWEEN_CHUNKS_S
+            )
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=1000, keepalive_timeout=KEPT_ALIVE_S),
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=BETWEEN_CHUNKS_S),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": "agentd"},
             )

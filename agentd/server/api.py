@@ -29,7 +29,7 @@ from agentd.errors import AgentdError, InputError, NotFound
 from agentd.router.decide import APIS
 from agentd.router.metrics import CONTENT_TYPE
 from agentd.schema import input_schema
-from agentd.server.auth import caller_of, require
+from agentd.server.auth import BODY, caller_of, require
 from agentd.server.ports import Caller, Kernel, Role, Seen, Wanted, role_for
 from agentd.server.wire import dump, error_body, error_of, status_of
 
@@ -393,7 +393,7 @@ async def on_crash(request: Request, error: Exception) -> Response:
 async def body_of(request: Request) -> dict[str, Any]:
     """The JSON object in the body. Raises `InputError` for anything else."""
     try:
-        body = from_json(await request.body() or b"{}")
+        body = from_json(request.scope.get(BODY) or await request.body() or b"{}")
     except ValueError as error:
         raise InputError(f"The body is not JSON: {error}") from error
     if not isinstance(body, dict):

@@ -15,8 +15,9 @@ from starlette.types import ASGIApp
 
 from agentd.errors import AgentdError, Busy, InputError
 from agentd.server.api import api_routes, on_agentd_error, on_crash, on_http_error
-from agentd.server.auth import Gate, Guard, Punctual
-from agentd.server.gateway import gateway_routes
+from agentd.server.auth import Gate, Guard
+from agentd.server.connection import Punctual
+from agentd.server.gateway import Shortcut, gateway_routes
 from agentd.server.mcp import McpEndpoint, mcp_server
 from agentd.server.mcp_sessions import key_in
 from agentd.server.oauth import Resource
@@ -55,7 +56,7 @@ def create_app(
         },
         lifespan=lifespan,
     )
-    return Guard(app, kernel.tokens, gate, oauth, sessions)
+    return Guard(Shortcut(app, gateway_routes(kernel)), kernel.tokens, gate, oauth, sessions)
 
 
 def routes_of(
@@ -63,8 +64,8 @@ def routes_of(
 ) -> list[Route]:
     """The route table. GET and DELETE of ``/mcp`` are for the few clients that have a session."""
     return [
-        *gateway_routes(kernel),  # first: routes are tried in their order, and these are asked most
         Route("/mcp", mcp, methods=["GET", "POST", "DELETE"]),
+        *gateway_routes(kernel),  # what is posted to them never comes so far: see `Shortcut`
         *api_routes(kernel, shutdown),
         *page_routes(kernel, sessions),
     ]

@@ -1,10 +1,9 @@
-"""The guard in front of every route, and the clock on every connection.
+"""The guard in front of every route.
 
 `Guard` is pure ASGI and asks, in this order: a known Host? a known Origin? not too fast? a valid
 token? and only then reads the body: not too large, not too slow, not too deep. Pages for people are
 let through without a token, with the session of the browser if it has one: they answer for themselves,
-and nothing else takes a cookie. `Punctual` is a uvicorn protocol that hangs up on a client that does not
-finish its request headers.
+and nothing else takes a cookie.
 
 What this does not cover: TLS (put a reverse proxy in front of any bind address but loopback),
 many clients that each stay below the limits, and slow readers of large answers.
@@ -27,7 +26,6 @@ from urllib.parse import urlsplit
 
 from starlette.requests import cookie_parser
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from agentd.errors import Unauthorized
 from agentd.locations import PROJECT_HEADER
@@ -37,12 +35,12 @@ from agentd.server.ports import Caller, Role, Tokens
 from agentd.server.sessions import Session, Sessions
 
 __all__ = [
+    "BODY",
     "CALLER",
     "OPEN_PATHS",
     "SESSION",
     "Gate",
     "Guard",
-    "Punctual",
     "Rate",
     "caller_of",
     "cookie_name",
@@ -55,6 +53,9 @@ log = logging.getLogger(__name__)
 
 CALLER = "agentd.caller"
 """Where the guard leaves the `Caller` in the ASGI scope."""
+
+BODY = "agentd.body"
+"""The body, whole, as bytes."""
 
 SESSION = "agentd.session"
 """The same of a page for people: the `Session` of the browser, None where it is not signed in."""
@@ -160,7 +161,8 @@ class Guard:
             return
         except ClientGone:
             return
-        await self._app({**scope, CALLER: caller, SESSION: session}, _replay(body, receive), send)
+        known = {**scope, CALLER: caller, SESSION: session, BODY: body}
+        await self._app(known, _replay(body, receive), send)
 
     def _check_host(self, headers: dict[bytes, list[bytes]]) -> None:
         host = _single(headers, b"host").lower()
@@ -364,47 +366,3 @@ async def _refuse(refusal: Refusal, send: Send) -> None:
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-# --- the connection --------------------------------------------------------------------------
-
-
-class Punctual(HttpToolsProtocol):
-    """uvicorn's HTTP protocol with a deadline and a size limit for request headers, which it lacks."""
-
-    header_seconds = 10.0
-    header_bytes = 64 * 1024
-
-    _deadline: asyncio.TimerHandle | None = None
-    _waited_bytes = 0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._wait_for_headers(0)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        super().on_header(name, value.strip(b" \t"))  # no part of the value (RFC 9110, 5.5), but left to us
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.cycle is None or self.cycle.response_complete:  # pyright: ignore[reportUnnecessaryComparison]
-            self._wait_for_headers(len(data))
-        else:
-            self._stop_waiting()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_waiting()
-        super().connection_lost(exc)
-
-    def _wait_for_headers(self, n: int) -> None:
-        self._waited_bytes += n
-        if self._waited_bytes > self.header_bytes:
-            self.transport.abort()
-        elif self._deadline is None:
-            self._deadline = self.loop.call_later(self.header_seconds, self.transport.abort)
-
-    def _stop_waiting(self) -> None:
-        self._waited_bytes = 0
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None

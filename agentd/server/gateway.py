@@ -7,17 +7,17 @@ decision. Fields that are not known here are passed on as they came.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from agentd.errors import AgentdError, ClientGone
 from agentd.locations import CAPTURE_HEADER
@@ -29,7 +29,7 @@ from agentd.server.auth import caller_of, require
 from agentd.server.ports import Asked, Caller, Inquiry, Kernel
 from agentd.server.wire import status_of
 
-__all__ = ["gateway_routes"]
+__all__ = ["Shortcut", "gateway_routes"]
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ def gateway_routes(kernel: Kernel) -> list[Route]:
             inquiry = inquiry_of(request, api, body, caller)
             headers = {"x-request-id": inquiry.id}
             if not body.get("stream") or api == "embeddings":
-                async with while_connected(request):
+                async with _WhileConnected(request):
                     reply = await kernel.gateway.complete(inquiry)
                 headers["x-agentd-model"] = _ascii(reply["agentd"]["model"])
                 return Response(to_json(reply), media_type="application/json", headers=headers)
@@ -73,7 +73,7 @@ def gateway_routes(kernel: Kernel) -> list[Route]:
 
             chunks = kernel.gateway.stream(inquiry, started)
             # The status line waits for the first event, so that a refusal is an error and no broken stream.
-            async with while_connected(request):
+            async with _WhileConnected(request):
                 first = await anext(chunks, b"")
             stream = streamed(_prepend(first, chunks), bytes, lambda error: _error_event(api, error))
             headers["cache-control"] = "no-cache"
@@ -92,6 +92,25 @@ def gateway_routes(kernel: Kernel) -> list[Route]:
     ]
 
 
+class Shortcut:
+    """ASGI: what is posted to a path of `routes` goes to its endpoint, everything else to `app`.
+
+    The endpoints tell their own errors, so the layers of `app` would do nothing but take time.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Sequence[Route]) -> None:
+        self._app = app
+        self._endpoints = {route.path: route.endpoint for route in routes if "POST" in (route.methods or ())}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_post = scope["type"] == "http" and scope["method"] == "POST"
+        if not is_post or (endpoint := self._endpoints.get(scope["path"])) is None:
+            await self._app(scope, receive, send)
+            return
+        response: Response = await endpoint(Request(scope, receive, send))
+        await response(scope, receive, send)
+
+
 def inquiry_of(request: Request, api: Api, body: dict[str, Any], caller: Caller) -> Inquiry:
     """A request as the kernel takes it."""
     told = request.headers
@@ -106,33 +125,40 @@ def inquiry_of(request: Request, api: Api, body: dict[str, Any], caller: Caller)
     )
 
 
-@contextlib.asynccontextmanager
-async def while_connected(request: Request) -> AsyncGenerator[None]:
+class _WhileConnected:
     """Ends what is inside when the client leaves, which ends the work at the endpoint too.
 
     Looked at only after `LOOK_AFTER_S`: most requests are over by then. Raises `ClientGone`.
     """
-    loop = asyncio.get_running_loop()
-    watches: list[asyncio.Task[None]] = []
 
-    async def watch() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._watch: asyncio.Task[None] | None = None
+        self._left = False
+
+    async def __aenter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task(loop)
+        self._look = loop.call_later(LOOK_AFTER_S, self._begin)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        self._look.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._left and self._task is not None:
+            outside = self._task.uncancel()
+            if not outside and kind is not None and issubclass(kind, asyncio.CancelledError):
+                raise ClientGone("Whoever asked has left") from None
+
+    def _begin(self) -> None:
+        self._watch = asyncio.get_running_loop().create_task(self._until_gone())
+
+    async def _until_gone(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
             pass
-        scope.reschedule(loop.time())
-
-    scope = asyncio.timeout(None)
-    look = loop.call_later(LOOK_AFTER_S, lambda: watches.append(loop.create_task(watch())))
-    try:
-        async with scope:
-            yield
-    except TimeoutError:
-        if not scope.expired():
-            raise
-        raise ClientGone("Whoever asked has left") from None
-    finally:
-        look.cancel()
-        for each in watches:
-            each.cancel()
+        if self._task is not None:
+            self._left = True
+            self._task.cancel()
 
 
 async def _prepend(first: bytes, rest: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:

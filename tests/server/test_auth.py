@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from starlette.routing import Route
 
 from agentd.server.app import routes_of
-from agentd.server.auth import OPEN_PATHS, Gate, Punctual, Rate, is_page, json_depth
+from agentd.server.auth import OPEN_PATHS, Gate, Rate, is_page, json_depth
+from agentd.server.connection import Punctual
 from agentd.server.mcp import McpEndpoint, mcp_server
 from agentd.server.sessions import Sessions
 
