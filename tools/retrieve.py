@@ -57,7 +57,7 @@ class Hit(BaseModel):
     source: str = Field(
         description="file with the canonical text: the document itself, or the text extracted from it"
     )
-    document: str = Field(description="the file that was ingested")
+    document: str = Field(description="the file that was ingested; of a row, FILE#ID")
     title: str
     heading: list[str]
     page: int | None
@@ -179,9 +179,13 @@ async def ingest(
     collection: Collection = "default",
     words: Annotated[int, Field(ge=20, le=400, description="longest chunk, in words")] = 200,
     overlap: Annotated[int, Field(ge=0, le=100, description="words that neighbouring chunks share")] = 30,
+    fields: Annotated[
+        dict[Literal["id", "title", "text"], str],
+        Field(description="columns of JSONL, CSV; by default those called so"),
+    ] = {},  # noqa: B006
     embedder: Embedder = EMBEDDER,
 ) -> Launch:
-    """Index documents (Markdown, HTML, PDF with text, DOCX, plain text, code) for `search` and `answer`.
+    """Index documents (Markdown, HTML, PDF, DOCX, text, code; rows of JSONL, CSV) for `search` and `answer`.
 
     Only what changed since last time is read again; files that are gone leave the index. Files that
     cannot be read are named in the result and the rest goes on. Not for training data: use check_dataset.
@@ -206,6 +210,7 @@ async def ingest(
             "glob": pattern,
             "words": words,
             "overlap": overlap,
+            "fields": fields,
             "timing_key": embedder,
         },
         inputs={"documents": base},
@@ -275,6 +280,14 @@ async def list_collections(ctx: Context) -> Collections:
 
 # --- search -----------------------------------------------------------------------------------
 
+MODES: dict[str, dict[str, str]] = {  # what the retriever is asked for
+    "hybrid": {},
+    "rrf": {"fusion": "rrf"},
+    "dense": {"mode": "dense"},
+    "bm25": {"mode": "bm25"},
+    "rank-bm25": {"mode": "bm25", "bm25": "rank-bm25"},
+}
+
 
 @tool(title="Search documents", result=Hits, read_only=True, idempotent=True)
 async def search(
@@ -283,11 +296,10 @@ async def search(
     query: Annotated[str, Field(min_length=1, max_length=10_000, description="a question or keywords")],
     collection: Collection = "default",
     k: Annotated[int, Field(ge=1, le=100, description="how many passages")] = 5,
-    mode: Annotated[Literal["hybrid", "dense", "bm25"], Field(description="what to search with")] = "hybrid",
-    fusion: Annotated[Literal["minmax", "rrf"], Field(description="how hybrid joins the two")] = "minmax",
-    bm25: Annotated[
-        Literal["tantivy", "rank-bm25"], Field(description="rank-bm25: exact and slow")
-    ] = "tantivy",
+    mode: Annotated[
+        Literal["hybrid", "rrf", "dense", "bm25", "rank-bm25"],
+        Field(description="rrf: hybrid by ranks; rank-bm25: exact, slow"),
+    ] = "hybrid",
 ) -> Hits:
     """Find passages in documents that were ingested before, with source, byte offsets and scores.
 
@@ -295,7 +307,7 @@ async def search(
     """
     service = await ready_retriever(ctx)
     await known_collection(ctx, service, collection)
-    body = {"collection": collection, "query": query, "k": k, "mode": mode, "fusion": fusion, "bm25": bm25}
+    body = {"collection": collection, "query": query, "k": k, **MODES[mode]}
     found = await ctx.services.request(service, "/search", body)
     hits = [Hit(**hit, stale=not holds(hit)) for hit in found["hits"]]
     return Hits(query=query, hits=hits, collection=collection)

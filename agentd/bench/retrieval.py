@@ -1,7 +1,7 @@
 """Quality and pace of retrieval on BEIR collections, beside plain rank fusion on whole documents.
 
-Each document becomes a Markdown file, which the shipped ingest reads and the shipped retriever indexes and
-searches, over HTTP and with their defaults: the same for every collection. The baseline ranks whole
+The shipped ingest reads ``corpus.jsonl`` as it is, a document a row, and the shipped retriever indexes and
+searches it, over HTTP and with their defaults: the same for every collection. The baseline ranks whole
 documents by the same embedder and by Okapi's BM25, and joins both by reciprocal ranks; it also says how many
 documents a second the bare embedder does.
 
@@ -51,7 +51,11 @@ def run(beir: Sequence[Path] = (), stages: bool = False) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="agentd-bench-") as folder:
         embedder = brought_embedder(Path(folder))
         ways = STAGES if stages else {}
-        found = [_figures(each, embedder, Path(folder) / str(n), ways) for n, each in enumerate(collections)]
+        pairs = zip(collections, beir, strict=True)
+        found = [
+            _figures(each, source, embedder, Path(folder) / str(n), ways)
+            for n, (each, source) in enumerate(pairs)
+        ]
     rows, added = [row for row, _ in found], [line for _, lines in found for line in lines]
     more = {"stages": added} if stages else {}
     if len(rows) == 1:
@@ -66,16 +70,15 @@ def run(beir: Sequence[Path] = (), stages: bool = False) -> dict[str, Any]:
 
 
 def _figures(
-    collection: Collection, embedder: Path, folder: Path, ways: Mapping[str, dict[str, Any]]
+    collection: Collection, source: Path, embedder: Path, folder: Path, ways: Mapping[str, dict[str, Any]]
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     threads = len(os.sched_getaffinity(0))
     plain, pace = _baseline(collection, embedder, folder / "plain")
     with retriever(embedder, folder / "service", threads) as service:
-        names = _written(collection, folder / "documents")
-        ingested = service.ingest(folder / "documents", "bench", folder / "ingest")
-        rankings, seconds = _searched(service, collection, names)
+        ingested = service.ingest(source.resolve() / "corpus.jsonl", "bench", folder / "ingest")
+        rankings, seconds = _searched(service, collection)
         memory = service.memory_bytes()
-        lines = [_stage(service, collection, names, way, options) for way, options in ways.items()]
+        lines = [_stage(service, collection, way, options) for way, options in ways.items()]
     found, baseline = measures(collection, rankings), plain["rrf"]
     row = {
         "collection": collection.name,
@@ -96,13 +99,11 @@ def _figures(
     return row, lines
 
 
-def _stage(
-    service: Retriever, collection: Collection, names: dict[str, str], way: str, options: dict[str, Any]
-) -> dict[str, Any]:
+def _stage(service: Retriever, collection: Collection, way: str, options: dict[str, Any]) -> dict[str, Any]:
     ask = {"collection": "bench", "k": DEPTH, "per_document": 1, **options}
     began = time.perf_counter()
     rankings = {
-        query: [names[hit["document"]] for hit in service.post("/search", {**ask, "query": text})["hits"]]
+        query: [_row(hit) for hit in service.post("/search", {**ask, "query": text})["hits"]]
         for query, text in collection.queries.items()
     }
     seconds = (time.perf_counter() - began) / len(collection.queries)
@@ -140,21 +141,12 @@ def _named(collection: Collection, rankings: Iterable[Sequence[str]]) -> dict[st
     return dict(zip(collection.queries, rankings, strict=True))
 
 
-def _written(collection: Collection, folder: Path) -> dict[str, str]:
-    """A Markdown file for each document, its title as heading; ids by path."""
-    names: dict[str, str] = {}
-    for number, (document, (title, text)) in enumerate(collection.documents.items()):
-        path = folder / f"{number // 1000:04}" / f"{number:07}.md"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        head = f"# {' '.join(title.split())}\n\n" if title.strip() else ""
-        path.write_text(f"{head}{text.strip()}\n", encoding="utf-8")
-        names[str(path)] = document
-    return names
+def _row(hit: Mapping[str, Any]) -> str:
+    """The id of the row that a hit is of: documents are called FILE#ID."""
+    return hit["document"].partition("corpus.jsonl#")[2]
 
 
-def _searched(
-    service: Retriever, collection: Collection, names: dict[str, str]
-) -> tuple[dict[str, list[str]], list[float]]:
+def _searched(service: Retriever, collection: Collection) -> tuple[dict[str, list[str]], list[float]]:
     """Documents by query, best first, and the seconds that ten passages took."""
     rankings: dict[str, list[str]] = {}
     seconds: list[float] = []
@@ -163,5 +155,5 @@ def _searched(
         service.post("/search", {"collection": "bench", "query": text})
         seconds.append(time.perf_counter() - began)
         ask = {"collection": "bench", "query": text, "k": DEPTH, "per_document": 1}
-        rankings[query] = [names[hit["document"]] for hit in service.post("/search", ask)["hits"]]
+        rankings[query] = [_row(hit) for hit in service.post("/search", ask)["hits"]]
     return rankings, seconds

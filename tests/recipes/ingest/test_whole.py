@@ -181,6 +181,30 @@ def test_what_was_indexed_stays_when_the_system_does_not_give_it_any_more(
     assert "binary" in why["hours.txt"]
 
 
+def test_rows_are_documents_and_only_those_that_changed_are_sent_again(
+    listener: Listener, tmp_path: Path
+) -> None:
+    beir = tmp_path / "beir"
+    (beir / "qrels").mkdir(parents=True)
+    (beir / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\n")
+    (beir / "queries.jsonl").write_text('{"_id": "q", "text": "Which?"}\n')
+    corpus = beir / "corpus.jsonl"
+    corpus.write_text('{"_id": "a", "title": "T", "text": "One."}\n{"_id": "b", "text": "Two."}\n{}\n')
+    _, events, result = run(beir, listener, tmp_path)
+    assert (result["documents"], events[-1]["done"], events[-1]["total"]) == (2, 3, 3)
+    assert {row["path"].rpartition("/")[2] for row in result["skipped"]} == {
+        "corpus.jsonl#3",
+        "queries.jsonl",
+        "test.tsv",
+    }
+    sent = listener.texts[f"{corpus}#a"]
+    assert (sent["title"], sent["text"], sent["row"], sent["own_text"]) == ("T", "One.", 1, True)
+    corpus.write_text('{"_id": "b", "text": "Two."}\n{"_id": "a", "text": "New."}\n')
+    _, _, result = run(beir, listener, tmp_path)
+    assert (result["unchanged"], result["removed"], result["documents"]) == (1, 0, 2)
+    assert listener.texts[f"{corpus}#a"]["text"] == "New."
+
+
 def test_a_folder_without_documents_removes_nothing(listener: Listener, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     code, events, _ = run(tmp_path / "empty", listener, tmp_path)

@@ -19,6 +19,7 @@ The spec:
     glob                only paths under the folder that match, such as "**/*.md" (default: all)
     collection          name of the index
     words, overlap      longest chunk and overlap of neighbours, in words (default 200 and 30)
+    fields              {"id", "title", "text"}: columns of JSONL, CSV and TSV (default: by name)
     services.retriever  {"url", "token_env"} of serve_retriever
 
 The result: ``{collection, documents, chunks, added, updated, removed, unchanged, skipped: [{path, why}],
@@ -27,8 +28,9 @@ holds afterwards.
 
 Every chunk is a range of a *canonical text*, in UTF-8 bytes. For Markdown, plain text and source code that
 is the file itself, byte for byte, if it is UTF-8; else, and for HTML, PDF and DOCX, it is the extracted
-text, which the retriever keeps. A document whose digest the retriever knows is not parsed again; one that
-is gone is removed. A document that cannot be parsed is named in `skipped`, and the rest goes on; what the
+text, which the retriever keeps. Each row of JSONL, CSV and TSV is a document, called FILE#ID, or
+FILE#NUMBER if it has no id. A document whose digest the retriever knows is not parsed again; one that is
+gone is removed. A document that cannot be parsed is named in `skipped`, and the rest goes on; what the
 operating system refuses to give stays in the index as it was.
 Parsing is bounded in time, memory, pages and characters.
 
@@ -42,11 +44,12 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import rows
 from failures import Refused, Unreadable
 from files import find_files, read
 from parser_process import ParserProcess
@@ -56,6 +59,7 @@ from titles import title_of_name
 FORMAT = "2"  # part of every document's digest: raise it when parsing or chunking changes
 BATCH_CHUNKS = 48
 BATCH_CHARS = 2_000_000
+MOST_ROWS_NAMED = 20  # of those of one file that are left out
 
 
 @dataclass(slots=True)
@@ -67,60 +71,103 @@ class Ingest:
     root: Path
     words: int
     overlap: int
+    fields: dict[str, str] = field(default_factory=dict)
+    done: int = 0
     batch: list[dict[str, Any]] = field(default_factory=list)
     keep: list[str] = field(default_factory=list)
     skipped: list[dict[str, str]] = field(default_factory=list)
     warnings: list[dict[str, str]] = field(default_factory=list)
     parser: ParserProcess = field(default_factory=ParserProcess)
     counts: dict[str, int] = field(default_factory=lambda: {"added": 0, "updated": 0, "unchanged": 0})
-    progress: Callable[[int], None] = lambda done: None
+    progress: Callable[[int, bool], None] = lambda done, last: None
 
     def run(self, base: Path, found: Sequence[tuple[Path, str]]) -> dict[str, Any]:
         scope = {"collection": self.collection, "root": str(self.root)}
         known: dict[str, str] = self.retriever.post("/documents", scope)["documents"]
-        for done, (path, why) in enumerate(found):
-            self.progress(done)
+        for path, why in found:
+            self.progress(self.done, False)
             name = str(self.root / path.relative_to(base) if path != base else self.root)
             try:
                 if why:
                     raise Unreadable(why)
-                self.take(path, name, known)
+                if rows.holds_rows(path):
+                    self.take_rows(path, name, known)
+                else:
+                    self.take(path.name, name, read(path), known)
             except FileNotFoundError:
                 self.skip(name, "gone since the folder was listed; if it is to come back, ingest again")
             except OSError as error:
-                self.keep += (old for old in known if old == name or old.startswith(f"{name}/"))
+                self.keep += (old for old in known if old == name or old.startswith((f"{name}/", f"{name}#")))
                 self.skip(name, f"cannot be read ({error.strerror}): mend that and ingest again")
             except Unreadable as error:
                 self.skip(name, str(error))
+            if not rows.holds_rows(path):
+                self.done += 1
         self.parser.close()
         self.flush()
-        self.progress(len(found))
+        self.progress(self.done, True)
         return self.retriever.post("/finish", {**scope, "keep": self.keep})
 
     def skip(self, name: str, why: str) -> None:
         self.skipped.append({"path": name, "why": why})
 
-    def take(self, path: Path, name: str, known: dict[str, str]) -> None:
-        data = read(path)
-        digest = hashlib.sha256(f"{FORMAT}:{self.words}:{self.overlap}:".encode() + data).hexdigest()
-        if known.get(name) == digest:
-            self.keep.append(name)
-            self.counts["unchanged"] += 1
+    def take(self, file: str, name: str, data: bytes, known: dict[str, str]) -> None:
+        """Parse what a file called `file` holds and send it as the document `name`, unless it is known."""
+        digest = self.digest(data)
+        if self.unchanged(name, digest, known):
             return
-        parsed = self.parser.read(path, data, self.words, self.overlap)
+        parsed = self.parser.read(Path(file), data, self.words, self.overlap)
         if parsed.warning:
             self.warnings.append({"path": name, "why": parsed.warning})
+        document = {
+            "document": name,
+            "digest": digest,
+            "title": parsed.title or title_of_name(Path(file).stem),
+            "text": parsed.text,
+            "own_text": parsed.own_text,
+            "chunks": parsed.chunks,
+        }
+        self.send(document)
+
+    def take_rows(self, path: Path, name: str, known: dict[str, str]) -> None:
+        left_out = 0
+        for row in rows.read_rows(path, self.fields):
+            self.progress(self.done, False)
+            self.done += 1
+            try:
+                if row.why:
+                    raise Unreadable(row.why)
+                self.take_row(row, f"{name}#{row.id}", known)
+            except Unreadable as error:
+                left_out += 1
+                if left_out <= MOST_ROWS_NAMED:
+                    self.skip(f"{name}#{row.number}", str(error))
+        if left_out > MOST_ROWS_NAMED:
+            self.skip(name, f"{left_out - MOST_ROWS_NAMED} more rows are left out")
+
+    def take_row(self, row: rows.Row, name: str, known: dict[str, str]) -> None:
+        digest = self.digest(f"{row.title}\0{row.text}".encode())
+        if self.unchanged(name, digest, known):
+            return
+        parsed = self.parser.read(Path("row.txt"), row.text.encode(), self.words, self.overlap)
+        whole = {"text": parsed.text, "own_text": True, "row": row.number, "chunks": parsed.chunks}
+        self.send({"document": name, "digest": digest, "title": row.title, **whole})
+
+    def digest(self, data: bytes) -> str:
+        return hashlib.sha256(f"{FORMAT}:{self.words}:{self.overlap}:".encode() + data).hexdigest()
+
+    def unchanged(self, name: str, digest: str, known: dict[str, str]) -> bool:
+        """Whether it is indexed as it is; then it stays."""
+        if known.get(name) != digest:
+            return False
         self.keep.append(name)
-        self.batch.append(
-            {
-                "document": name,
-                "digest": digest,
-                "title": parsed.title or title_of_name(path.stem),
-                "text": parsed.text,
-                "own_text": parsed.own_text,
-                "chunks": parsed.chunks,
-            }
-        )
+        self.counts["unchanged"] += 1
+        return True
+
+    def send(self, document: dict[str, Any]) -> None:
+        """Add it with others: what is sent at once is embedded at once."""
+        self.keep.append(document["document"])
+        self.batch.append(document)
         chars = sum(len(document["text"]) for document in self.batch)
         if sum(len(document["chunks"]) for document in self.batch) >= BATCH_CHUNKS or chars >= BATCH_CHARS:
             self.flush()
@@ -152,16 +199,17 @@ def event(kind: str, **values: Any) -> None:
     print(json.dumps({"event": kind, **values}), flush=True)
 
 
-def reporter(total: int) -> Callable[[int], None]:
-    """Progress events, at most two a second."""
+def reporter(expected: int) -> Callable[[int, bool], None]:
+    """Progress events, at most two a second, and the last one. Rows are expected by counting lines."""
     began, told = time.monotonic(), 0.0
 
-    def progress(done: int) -> None:
+    def progress(done: int, last: bool) -> None:
         nonlocal told
         now = time.monotonic()
-        if done < total and now - told < 0.5:
+        if not last and now - told < 0.5:
             return
         told, rate = now, done / max(now - began, 1e-3)
+        total = done if last else max(done, expected)
         left = (total - done) / rate if done else None
         event(
             "progress",
@@ -175,6 +223,14 @@ def reporter(total: int) -> Callable[[int], None]:
     return progress
 
 
+def left_out(base: Path, found: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    """The same; of a test collection in BEIR's layout without its queries and judgments."""
+    if not (base / "corpus.jsonl").is_file() or not (base / "qrels").is_dir():
+        return list(found)
+    why_not = "queries or judgments of a test collection, of which the corpus is read"
+    return [(path, why or ("" if path.name == "corpus.jsonl" else why_not)) for path, why in found]
+
+
 def ingest(spec: dict[str, Any]) -> dict[str, Any]:
     began = time.monotonic()
     base = Path(spec["inputs"]["documents"])
@@ -182,12 +238,21 @@ def ingest(spec: dict[str, Any]) -> dict[str, Any]:
     words, overlap = int(spec.get("words", 200)), int(spec.get("overlap", 30))
     if not 0 <= overlap < words:
         raise Refused(f"overlap {overlap} must be smaller than words {words}")
-    found = list(find_files(base, spec.get("glob", "")))
+    found = left_out(base, find_files(base, spec.get("glob", "")))
     if not any(not why for _, why in found):
         raise Refused(f"No document under {root}", "name a folder with Markdown, HTML, text or PDF files")
     service = spec["services"]["retriever"]
     retriever = Retriever(service["url"], os.environ.get(service["token_env"], ""))
-    job = Ingest(retriever, spec["collection"], root, words, overlap, progress=reporter(len(found)))
+    expected = sum(rows.count_rows(path) if rows.holds_rows(path) else 1 for path, why in found if not why)
+    job = Ingest(
+        retriever,
+        spec["collection"],
+        root,
+        words,
+        overlap,
+        dict(spec.get("fields") or {}),
+        progress=reporter(expected),
+    )
     finished = job.run(base, found)
     seconds = time.monotonic() - began
     return {
@@ -199,7 +264,7 @@ def ingest(spec: dict[str, Any]) -> dict[str, Any]:
         "skipped": job.skipped,
         "warnings": job.warnings,
         "seconds": round(seconds, 3),
-        "documents_per_s": round(len(found) / seconds, 2),
+        "documents_per_s": round(job.done / seconds, 2),
     }
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 from failures import Unreadable
 
 LARGEST_BYTES = 50_000_000
+STREAMED = frozenset({".jsonl", ".ndjson"})  # read line by line, so that only the line counts
+LARGEST_STREAMED_BYTES = 20_000_000_000
 
 
 def find_files(base: Path, pattern: str) -> Iterator[tuple[Path, str]]:
@@ -55,7 +57,8 @@ def refusal(path: Path, inside: Path) -> str:
         return ""
     if not stat.S_ISREG(mode):
         return "not a file"  # a pipe or a device: reading it may never end
-    return too_large(size) if size > LARGEST_BYTES else ""
+    most = LARGEST_STREAMED_BYTES if path.suffix.lower() in STREAMED else LARGEST_BYTES
+    return too_large(size, most) if size > most else ""
 
 
 def read(path: Path) -> bytes:
@@ -67,5 +70,5 @@ def read(path: Path) -> bytes:
     return data
 
 
-def too_large(size: int) -> str:
-    return f"{size / 1e6:.0f} MB; the largest is {LARGEST_BYTES / 1e6:.0f} MB: split it"
+def too_large(size: int, most: int = LARGEST_BYTES) -> str:
+    return f"{size / 1e6:.0f} MB; the largest is {most / 1e6:.0f} MB: split it"

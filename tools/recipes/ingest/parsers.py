@@ -13,7 +13,7 @@ from plain_text import parse_lines, parse_markdown, parse_text
 
 MARKDOWN = frozenset({".md", ".markdown", ".mdx"})
 HTML = frozenset({".html", ".htm", ".xhtml"})
-LINES = frozenset({".jsonl", ".ndjson", ".csv", ".tsv", ".log"})
+LINES = frozenset({".log"})
 
 
 def parser_of(path: Path) -> Callable[[bytes], Parsed]:

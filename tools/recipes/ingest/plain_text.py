@@ -1,4 +1,4 @@
-"""Markdown, plain text and files of lines: the text is the file itself, byte for byte, if it is UTF-8."""
+"""Markdown, plain text and logs: the text is the file itself, byte for byte, if it is UTF-8."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def parse_text(data: bytes) -> Parsed:
 
 
 def parse_lines(data: bytes) -> Parsed:
-    """One block a line: JSONL, CSV, logs."""
+    """One block a line: logs."""
     text, encoding = decode(data)
     begin = int(text.startswith("\ufeff"))
     found = (stripped(text, match.start(), match.end(), ()) for match in LINE.finditer(text, begin))

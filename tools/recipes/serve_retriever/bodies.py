@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from dataclasses import dataclass
 from typing import Literal
@@ -18,6 +19,10 @@ class NewChunk:
     heading: list[str]
     text: str
     embedded: str
+
+    def moved(self, by: int) -> NewChunk:
+        """The same chunk of a text that begins `by` bytes later."""
+        return dataclasses.replace(self, start=self.start + by, end=self.end + by)
 
     def digest(self, embedder: str) -> str:
         return hashlib.sha256(f"{embedder}\n{self.embedded}".encode()).hexdigest()
@@ -49,6 +54,7 @@ class NewDocument(Body):
     title: str
     text: str
     own_text: bool = False
+    row: int | None = None  # its text is kept together with that of other rows
     chunks: list[Range]
 
     def cut(self) -> list[NewChunk]:

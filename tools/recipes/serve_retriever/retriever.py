@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bodies import Addition, Documents, Finish, NewChunk, Nothing, Scope
+from bodies import Addition, Documents, Finish, NewChunk, NewDocument, Nothing, Scope
 from embedder import Embedder
 from keywords import ExactKeywords, Keywords
 from passages import stems_of
@@ -173,13 +173,15 @@ class Retriever:
         removed: list[int] = []
         with self.writing:
             with self.store.transaction() as db:
+                homes = self.homes(new)
                 for document in new:
                     gone = drop_document(db, collection, document.document)
                     counts["added" if gone is None else "updated"] += 1
                     removed += gone or []
-                    source = self.keep_text(document.text) if document.own_text else document.document
+                    source, at = homes[document.document]
+                    pieces = [piece.moved(at) for piece in cut[document.document]]
                     added += insert_document(
-                        db, collection, ask.root, document, source, cut[document.document], self.embedder.name
+                        db, collection, ask.root, document, source, pieces, self.embedder.name
                     )
                 mark(db, collection)
             self.index(collection, added, removed)
@@ -193,6 +195,21 @@ class Retriever:
             self.update_vectors(collection, added, removed)
             self.update_keywords(collection, added, removed)
         self.settle(collection)
+
+    def homes(self, documents: Sequence[NewDocument]) -> dict[str, tuple[str, int]]:
+        """The file that holds each document's canonical text, and at which byte: rows share one."""
+        texts = [document.text for document in documents if document.row is not None]
+        shared = self.keep_text("\n\n".join(texts)) if texts else ""
+        found: dict[str, tuple[str, int]] = {}
+        at = 0
+        for document in documents:
+            if document.row is not None:
+                found[document.document] = shared, at
+                at += len(document.text.encode()) + 2
+            else:
+                own = self.keep_text(document.text) if document.own_text else document.document
+                found[document.document] = own, 0
+        return found
 
     def keep_text(self, text: str) -> str:
         """Where a canonical text of ours lies, by its digest. It stays, so that old citations hold."""
