@@ -1,8 +1,9 @@
-"""Data sets as trl's trainers take them: to imitate, to prefer, and to be rewarded for.
+"""Data sets as trl's trainers take them, to imitate, to prefer, to be rewarded for; and as eval cases.
 
     sft          {"prompt", "completion"}, {"messages"} or {"text"}        SFTTrainer
     preference   {"prompt", "chosen", "rejected"}                          DPOTrainer, RewardTrainer
     verifier     {"prompt", "expected"} and ``reward.py`` with a scorer    GRPOTrainer
+    suite        {"id", "input", "expected"} and a suite's YAML            `evaluate`
 
 Rows keep their id and nothing else of ours. What a form has no use for is left out and counted. The
 trainers are not needed to export; `README.md` beside the rows has the lines that load them.
@@ -21,11 +22,12 @@ from pydantic import BaseModel, Field
 
 from agentd.sdk import Context, InputError, tool
 
+from .cases import write_suite
 from .datasets import read_row, read_rows, rows_file
 
 __all__ = ["Exported", "Form", "export_dataset"]
 
-Form = Literal["sft", "preference", "verifier"]
+Form = Literal["sft", "preference", "verifier", "suite"]
 
 KIND = "export"
 FIELDS = ("prompt", "completion", "messages", "text")
@@ -43,7 +45,7 @@ class Exported(BaseModel):
     form: Form
     rows: int
     left_out: dict[str, int] = Field(default={}, description="why rows have no place in it: how many")
-    load: str = Field(description="Python that trains on it")
+    load: str = Field(description="Python that trains on it, or the command that evaluates with it")
 
 
 @tool(title="Export a data set", result=Exported, idempotent=True, listed=False)
@@ -54,51 +56,64 @@ async def export_dataset(
     form: Annotated[
         Form,
         Field(description="sft: answers to imitate; preference: better and worse ones; verifier: prompts "
-              "with what a program checks answers against"),
+              "with what a program checks answers against; suite: eval cases"),
     ] = "sft",
     scorer: Annotated[
-        str, Field(description="of a verifier: what checks an answer, a name in evals/scorers/")
+        str, Field(description="of a verifier or suite: what checks an answer, a name in evals/scorers/")
     ] = "exact_text",
     options: Annotated[dict[str, Any], Field(description="options of the scorer")] = {},  # noqa: B006
 ) -> Exported:  # fmt: skip
-    """Write a data set as trl's trainers load it: SFT, preference pairs, or prompts with a verifier."""
+    """Write a data set as trl's trainers load it, SFT, preference pairs or a verifier; or as eval cases."""
     artifact = ctx.artifacts.get(dataset, "dataset")
     source = rows_file(artifact.path)
     left_out: Counter[str] = Counter()
     rows: list[dict[str, Any]] = []
     for line, row in read_rows(source):
         read_row(source, line, row)
-        shaped = _verifier(row, as_json="json" in scorer) if form == "verifier" else _SHAPED[form](row)
+        shaped = _SHAPED[form](row) if form in _SHAPED else _verifier(row, as_json="json" in scorer)
         if isinstance(shaped, str):
             left_out[shaped] += 1
         else:
             rows.append({**({"id": row["id"]} if "id" in row else {}), **shaped})
-    if not rows:
-        why = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
-        raise InputError(f"No row of {artifact.name!r} can be exported as {form}: {why}", hint=HINTS[form])
     folder = ctx.scratch() / f"{artifact.name}-{form}"
     folder.mkdir(parents=True)
-    with (folder / "data.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    suite: Path | None = None
+    count = len(rows)
+    if form == "suite":
+        ctx.plugins.find("evals/scorers", f"{scorer}.py")
+        expected = [{**row, "expected": _value(row["expected"], scorer)} for row in rows]
+        suite, count, others = write_suite(folder, artifact.name, artifact.id, expected, scorer, options)
+        left_out += others
+    if not count:
+        why = "; ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise InputError(f"No row of {artifact.name!r} can be exported as {form}: {why}", hint=HINTS[form])
+    if suite is None:
+        with (folder / "data.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     if form == "verifier":
         _write_reward(ctx, folder, scorer, options)
-    load = (
-        "from datasets import load_dataset\n\n"
-        'rows = load_dataset("json", data_files="data.jsonl", split="train")\n' + LOAD[form]
-    )
-    (folder / "README.md").write_text(_card(artifact.id, form, len(rows), left_out, load), encoding="utf-8")
+    load = f"agentd call evaluate model=MODEL suite={suite.name}" if suite else LOADING + LOAD[form]
+    (folder / "README.md").write_text(_card(artifact.id, form, count, left_out, load), encoding="utf-8")
     kept = ctx.artifacts.add(
-        KIND, folder, name=folder.name, meta={"form": form, "rows": len(rows)}, parents=[artifact.id]
+        KIND, folder, name=folder.name, meta={"form": form, "rows": count}, parents=[artifact.id]
     )
+    if suite:
+        load = f"agentd call evaluate model=MODEL suite={kept.path / suite.name}"
     return Exported(
-        export=kept.id, path=str(kept.path), form=form, rows=len(rows), left_out=dict(left_out), load=load
+        export=kept.id, path=str(kept.path), form=form, rows=count, left_out=dict(left_out), load=load
     )
 
 
+LOADING = """\
+from datasets import load_dataset
+
+rows = load_dataset("json", data_files="data.jsonl", split="train")
+"""
 HINTS: Mapping[Form, str] = {
     "sft": "",
     "preference": "Pairs come of ratings ('agentd data prepare') and mended answers ('agentd data review')",
     "verifier": "A verifier needs a question and one answer that is right",
+    "suite": "An eval case needs one question and an answer that is right",
 }
 
 
@@ -151,6 +166,10 @@ def _halves(row: Mapping[str, Any]) -> tuple[Any, Any] | None:
     return None
 
 
+def _value(expected: str, scorer: str) -> Any:
+    return json.loads(expected) if "json" in scorer else expected
+
+
 def _is_json(text: str) -> bool:
     try:
         json.loads(text)
@@ -194,4 +213,4 @@ def reward(completions, expected, **columns):
 def _card(dataset: str, form: Form, rows: int, left_out: Mapping[str, int], load: str) -> str:
     lines = [f"# {dataset}, as {form}", "", f"{rows} rows of the data set `{dataset}`."]
     lines += [f"{count} rows {reason} were left out." for reason, count in left_out.items()]
-    return "\n".join([*lines, "", "```python", load, "```", ""])
+    return "\n".join([*lines, "", "```bash" if form == "suite" else "```python", load, "```", ""])

@@ -191,20 +191,24 @@ def check(dataset: str, model: str, suite: str, max_length: int, json_: bool) ->
 
 @data.command()
 @click.argument("dataset")
-@click.option("--as", "form", type=Choice(["sft", "preference", "verifier"]), default="sft",
-              show_default=True, help="Answers to imitate, pairs, or prompts with a check.")  # fmt: skip
+@click.option("--as", "form", type=Choice(["sft", "preference", "verifier", "suite"]), default="sft",
+              show_default=True, help="Answers to imitate, pairs, a verifier, or eval cases.")  # fmt: skip
 @click.option(
-    "--scorer", default="exact_text", show_default=True, help="Of a verifier: a name in evals/scorers/."
+    "--scorer",
+    default="exact_text",
+    show_default=True,
+    help="Of a verifier or suite: a name in evals/scorers/.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="A new folder to copy it to.")
 @click.option("--json", "json_", is_flag=True, help="Print as JSON.")
 def export(dataset: str, form: str, scorer: str, out: Path | None, json_: bool) -> None:
-    """Write a data set as trl's trainers load it.
+    """Write a data set as trl's trainers load it, or as a suite of eval cases.
 
     \b
     Examples: agentd data export support --out sft
               agentd data export support --as preference --out pairs
               agentd data export tickets --as verifier --scorer exact_json --out grpo
+              agentd data export mended --as suite --out evals/mended
     """
     if out is not None and out.exists():
         raise InputError(f"{str(out)!r} is there already", hint="Name a new folder")

@@ -10,9 +10,12 @@ import pytest
 
 from agentd.context import Context
 from agentd.errors import InputError, NotFound
+from agentd.plugins import Plugins, bundled_root
 from tests.conftest import load
 from tests.tools.conftest import call
 from tests.tools.test_prepare import row, write_lines
+
+load_suite = Plugins((bundled_root(),)).module("tools", "suites").load_suite
 
 
 def dataset(ctx: Context, folder: Path, *rows: Any) -> str:
@@ -80,3 +83,38 @@ def test_a_form_that_no_row_fits_says_where_such_rows_come_from(ctx: Context, tm
         call(ctx, "export_dataset", dataset=made, form="preference")
     with pytest.raises(NotFound, match=r"scorer 'exact_txt'.*'exact_text'"):
         call(ctx, "export_dataset", dataset=made, form="verifier", scorer="exact_txt")
+
+
+def test_what_clients_put_right_becomes_eval_cases(ctx: Context, tmp_path: Path) -> None:
+    def asked(number: int, *turns: tuple[str, str]) -> dict[str, Any]:
+        messages = [{"role": role, "content": text} for role, text in turns]
+        return row(number, "5 days") | {"prompt": messages}
+
+    made = dataset(
+        ctx,
+        tmp_path,
+        asked(1, ("system", "Be short."), ("user", "How long do refunds take?")),
+        asked(2, ("system", "Be short."), ("user", "And exchanges?")),
+        asked(3, ("system", "Be long."), ("user", "And gifts?")),
+        asked(4, ("user", "Hi"), ("assistant", "Hello"), ("user", "How long?")),
+    )
+    exported = call(ctx, "export_dataset", dataset=made, form="suite")
+    suite = load_suite(Path(exported.path) / "support.yaml")
+    assert suite.file.prompt.system == "Be short."
+    assert [(each["input"], each["expected"]) for each in suite.rows] == [
+        ("How long do refunds take?", "5 days"),
+        ("And exchanges?", "5 days"),
+    ]
+    assert exported.rows == 2
+    assert exported.left_out == {
+        "whose question has several turns": 1,
+        "with another system prompt than most": 1,
+    }
+    assert str(suite.path) in exported.load
+
+
+def test_cases_that_are_checked_as_json_expect_json(ctx: Context, tmp_path: Path) -> None:
+    made = dataset(ctx, tmp_path, row(1, '{"a": 1}'), row(2, "no JSON"))
+    exported = call(ctx, "export_dataset", dataset=made, form="suite", scorer="exact_json")
+    suite = load_suite(Path(exported.path) / "support.yaml")
+    assert [each["expected"] for each in suite.rows] == [{"a": 1}]
