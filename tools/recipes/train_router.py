@@ -50,6 +50,7 @@ from typing import Any
 
 CLIP = 4000
 INNER_FOLDS = 3
+OUTER_FOLDS = 5
 # Inner choices with many classes are made on so many rows: they are about the data, not about each row.
 MOST_CHOOSING = 3000
 GRIDS = {"classes": ((3.0, 30.0), (0.0, 0.1)), "difficulty": ((0.02, 0.2, 1.0, 5.0), (0.3, 1.0))}
@@ -235,12 +236,25 @@ def centroids_of(vectors: Any, targets: Any, count: int) -> Any:
     return means / np.linalg.norm(means, axis=1, keepdims=True)
 
 
+def trained(like: Head, vectors: Any, counts: Any, labels: Any) -> Head:
+    """A head with what was chosen for another, from these rows."""
+    import numpy as np
+
+    assert like.chosen
+    head = fit_head(vectors, counts, labels, like.chosen["C"], like.chosen["counts"])
+    head.temperature = like.temperature
+    targets = np.array([head.labels.index(label) for label in labels])
+    head.centroids = centroids_of(vectors, targets, len(head.labels))
+    return head
+
+
 def scope_of(
     head: Head, vectors: Any, counts: Any, labels: Any, out: Any, reject: float, seed: int
 ) -> dict[str, Any] | None:
     """How the signals tell what is out of scope, weighed on classes that a head was trained without.
 
-    None with fewer than six classes and no examples. The threshold refuses `reject` of known texts.
+    None with fewer than six classes and no examples. The threshold refuses `reject` of known texts, as heads
+    see them that know all classes: one that misses some is less sure of the others too.
     """
     import numpy as np
     from sklearn.linear_model import LogisticRegression
@@ -250,18 +264,12 @@ def scope_of(
     left_out = len(names) >= 2 * INNER_FOLDS
     if not left_out and not len(out[0]):
         return None
-    assert head.chosen
     groups = np.random.default_rng(seed).permutation(len(names)) % INNER_FOLDS
     inside, outside, examples = [], [], []
     for part, (train, held) in enumerate(folds(labels, INNER_FOLDS, seed + 1)):
         away = np.isin(labels, names[groups == part]) if left_out else np.zeros(len(labels), bool)
         train, held = train[~away[train]], held[~away[held]]
-        other = fit_head(
-            vectors[train], counts[train], labels[train], head.chosen["C"], head.chosen["counts"]
-        )
-        other.temperature = head.temperature
-        targets = np.array([other.labels.index(label) for label in labels[train]])
-        other.centroids = centroids_of(vectors[train], targets, len(other.labels))
+        other = trained(head, vectors[train], counts[train], labels[train])
         inside.append(other.signals(vectors[held], counts[held]))
         outside.append(other.signals(vectors[away], counts[away]))
         if len(out[0]):
@@ -272,10 +280,16 @@ def scope_of(
     model = LogisticRegression(C=1.0, class_weight="balanced").fit((signals - mean) / scale, answers)
     weights = model.coef_[0] / scale
     bias = float(model.intercept_[0] - weights @ mean)
+    usual = np.vstack(
+        [
+            trained(head, vectors[train], counts[train], labels[train]).signals(vectors[held], counts[held])
+            for train, held in folds(labels, OUTER_FOLDS, seed + 2)
+        ]
+    )
     return {
         "weights": weights,
         "bias": bias,
-        "threshold": float(1 / (1 + np.exp(-np.quantile(known @ weights + bias, 1 - reject)))),
+        "threshold": float(1 / (1 + np.exp(-np.quantile(usual @ weights + bias, 1 - reject)))),
         "auroc": float(roc_auc_score(answers, signals @ weights + bias)),
         "learned_from": "examples and left-out classes" if len(out[0]) and left_out else
         "examples" if len(out[0]) else "left-out classes",
