@@ -24,7 +24,7 @@ The spec:
     data              folder that holds every collection; one process at a time
     port              of 127.0.0.1
     embedder_name     what callers call the embedder
-    threads           torch threads (default: the cores, at most 4)
+    threads           torch threads that embed documents (default: the cores, at most 4); a query takes one
 
 `SQLite` holds the truth: documents, chunks, their vectors. Chroma (HNSW) and tantivy (BM25) are derived
 from it and may be deleted at any time: a collection whose indexes lag behind is mended at the start, so
@@ -59,6 +59,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's matrices here are small; its threads spin
 
 from app import make_app
 from embedder import Embedder

@@ -13,11 +13,11 @@ from bodies import (
     Documents,
     Embeddings,
     Finish,
-    Nothing,
     Question,
     Scope,
     Search,
     Spans,
+    Who,
 )
 from problems import Problem
 from pydantic import BaseModel, ValidationError
@@ -27,7 +27,7 @@ from vectors import embeddings
 
 BODY_BYTES = 128_000_000
 ROUTES: dict[str, tuple[type[BaseModel], Callable[[Retriever, Any], dict[str, Any]]]] = {
-    "/collections": (Nothing, Retriever.collections),
+    "/collections": (Who, Retriever.collections),
     "/documents": (Scope, Retriever.documents),
     "/embed": (Documents, Retriever.embed),
     "/add": (Addition, Retriever.add),

@@ -28,12 +28,15 @@ class NewChunk:
         return hashlib.sha256(f"{embedder}\n{self.embedded}".encode()).hexdigest()
 
 
+Value = str | int | float | bool
+
+
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Nothing(Body):
-    pass
+class Who(Body):
+    principal: str = ""  # who asks; "": whoever may see what is shared
 
 
 class Scope(Body):
@@ -54,6 +57,7 @@ class NewDocument(Body):
     title: str
     text: str
     own_text: bool = False
+    meta: dict[str, Value | list[Value]] = Field({}, max_length=64)  # what filters look at
     row: int | None = None  # its text is kept together with that of other rows
     chunks: list[Range]
 
@@ -75,15 +79,24 @@ class NewDocument(Body):
 
 class Documents(Body):
     collection: str
+    owner: str = ""  # to whom a new collection belongs; "": it is shared
     documents: list[NewDocument]
 
 
 class Addition(Documents):
     root: str
+    staged: bool = False  # unseen until `/finish`
 
 
 class Finish(Scope):
     keep: list[str]
+
+
+class Bounds(Body):
+    """From `gte` to `lte`, both included: numbers as such, texts (dates) by their characters."""
+
+    gte: float | str | None = None
+    lte: float | str | None = None
 
 
 class Search(Body):
@@ -95,6 +108,7 @@ class Search(Body):
     bm25: Literal["tantivy", "rank-bm25"] = "tantivy"
     feedback: bool = False  # pseudo-relevance feedback on vectors
     diffusion: bool = True  # of fused scores, among candidates that resemble each other
+    where: dict[str, Value | list[Value] | Bounds] = Field({}, max_length=20)  # filters; all of them hold
     per_document: int = Field(0, ge=0, le=1000)  # at most so many hits of one document; 0: no limit
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from problems import Problem
 
+FEW = 4  # texts: a question, or what was made of it
+
 
 class Embedder:
     """A sentence-transformers model. Vectors have length 1, so that a dot product is a cosine."""
@@ -19,7 +21,7 @@ class Embedder:
         import torch
         from sentence_transformers import SentenceTransformer
 
-        torch.set_num_threads(threads)
+        self.torch, self.threads = torch, threads
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = SentenceTransformer(str(folder), device=device, local_files_only=True)
         self.name = weights_digest(folder)[:16]
@@ -27,14 +29,20 @@ class Embedder:
         self.recent: OrderedDict[str, Any] = OrderedDict()
 
     def encode(self, texts: Sequence[str]) -> Any:
-        """float32 of shape (len(texts), dimension). Long lists let others in between."""
+        """float32 of shape (len(texts), dimension). Long lists let others in between.
+
+        A short list is embedded by one thread: more of them wait for each other longer than they help, and
+        on busy cores many times longer.
+        """
         import numpy as np
 
+        threads = 1 if len(texts) <= FEW else self.threads
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         parts: list[Any] = []
         for at in range(0, len(order), 32):
             batch = [texts[index] for index in order[at : at + 32]]
             with self.lock:  # tokenizers are not safe to share between threads
+                self.torch.set_num_threads(threads)  # holds for the thread that calls
                 parts.append(self.model.encode(batch, normalize_embeddings=True, show_progress_bar=False))
         whole = np.concatenate(parts).astype(np.float32)
         result = np.empty_like(whole)

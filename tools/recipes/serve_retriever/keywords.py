@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ranking import best
+from sieve import OPEN, Sieve
 
 
 class Keywords:
@@ -48,13 +49,21 @@ class Keywords:
         hits = searcher.search(self.tantivy.Query.all_query(), searcher.num_docs, count=False).hits
         return set(searcher.fast_field_values("chunk", [address for _, address in hits]))
 
-    def search(self, stems: Sequence[str], limit: int) -> dict[int, float]:
+    def search(self, stems: Sequence[str], limit: int, sieve: Sieve = OPEN) -> dict[int, float]:
+        """The best `limit` chunks that the sieve lets through: it reads on until it has them."""
         query, should = self.tantivy.Query, self.tantivy.Occur.Should
         terms = [(should, query.term_query(self.schema, "stems", s, index_option="freq")) for s in stems]
         searcher = self.index.searcher()
-        hits = searcher.search(query.boolean_query(terms), limit, count=False).hits if terms else []
-        chunks = searcher.fast_field_values("chunk", [address for _, address in hits])
-        return {chunk: score for chunk, (score, _) in zip(chunks, hits, strict=True)}
+        if not terms:
+            return {}
+        depth = limit
+        while True:
+            hits = searcher.search(query.boolean_query(terms), depth, count=False).hits
+            chunks = searcher.fast_field_values("chunk", [address for _, address in hits])
+            found = [(chunk, hit[0]) for chunk, hit in zip(chunks, hits, strict=True) if sieve.keeps(chunk)]
+            if len(found) >= limit or len(hits) < depth:
+                return dict(found[:limit])
+            depth *= 8
 
     def idf(self, stems: Iterable[str]) -> dict[str, float]:
         searcher = self.index.searcher()
@@ -72,8 +81,9 @@ class ExactKeywords:
         self.ids = list(chunks)
         self.model = BM25Okapi([list(stems) or [""] for stems in chunks.values()])
 
-    def search(self, stems: Sequence[str], limit: int) -> dict[int, float]:
+    def search(self, stems: Sequence[str], limit: int, sieve: Sieve = OPEN) -> dict[int, float]:
         scores = self.model.get_scores(list(stems))
         # by a shared stem, not by the score: Okapi's IDF is 0 for a stem in half of the chunks
         holding = [at for at, counts in enumerate(self.model.doc_freqs) if any(s in counts for s in stems)]
-        return dict(best({self.ids[index]: float(scores[index]) for index in holding}, limit))
+        kept = [at for at in holding if sieve.keeps(self.ids[at])]
+        return dict(best({self.ids[index]: float(scores[index]) for index in kept}, limit))

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sieve import Sieve
+
+BLOCK = 4096  # vectors that are widened at a time
+
 
 class Resident:
     """Vectors by chunk id, kept as float16: two bytes a dimension. One writer at a time; readers don't lock.
@@ -48,6 +52,21 @@ class Resident:
 
     def __len__(self) -> int:
         return len(self.state[1])
+
+    def nearest(self, question: Any, limit: int, sieve: Sieve) -> dict[int, float]:
+        """Cosines of the best `limit` chunks that the sieve lets through; each of them is compared."""
+        import numpy as np
+
+        matrix, rows = self.state
+        wanted = rows.items() if sieve.only is None else ((c, rows[c]) for c in sieve.only if c in rows)
+        held = [(chunk, row) for chunk, row in list(wanted) if chunk not in sieve.hidden]
+        if not held:
+            return {}
+        at = np.array([row for _, row in held])
+        parts = (matrix[at[n : n + BLOCK]].astype(np.float32) @ question for n in range(0, len(at), BLOCK))
+        scores = np.concatenate(list(parts))
+        best = np.argsort(-scores, kind="stable")[:limit]
+        return {held[n][0]: float(scores[n]) for n in best}
 
     def of(self, chunks: Iterable[int]) -> tuple[list[int], Any]:
         """Those of the chunks that are held, and their vectors: float32 of shape (count, dimension)."""

@@ -11,12 +11,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bodies import Addition, Documents, Finish, NewChunk, NewDocument, Nothing, Scope
+from bodies import Addition, Documents, Finish, NewChunk, NewDocument, Scope, Who
 from embedder import Embedder
 from keywords import ExactKeywords, Keywords
 from passages import stems_of
 from problems import Problem
 from resident import Resident
+from staging import Staging
 from store import Store, drop_document, insert_document, mark
 
 DEPTH = 200  # candidates that each half of the search brings into the fusion
@@ -32,6 +33,7 @@ class Retriever:
 
         self.data, self.embedder, self.label = data, embedder, label
         self.store = Store(data / "store.sqlite")
+        self.staging = Staging(self.store)
         self.writing = threading.Lock()
         for derived in ("chroma", "bm25"):  # made anew from the store: nothing that a backup needs
             (data / derived).mkdir(parents=True, exist_ok=True)
@@ -49,7 +51,7 @@ class Retriever:
     # collections
 
     def find(self, name: str) -> int:
-        rows = {row["name"]: row for row in self.store.rows("SELECT * FROM collections")}
+        rows = {row["name"]: row for row in self.store.collections_rows()}
         if name not in rows:
             import difflib
 
@@ -59,7 +61,8 @@ class Retriever:
         self.check_embedder(rows[name])
         return rows[name]["id"]
 
-    def find_or_make(self, name: str) -> int:
+    def find_or_make(self, name: str, owner: str = "") -> int:
+        """Raises `Problem` if it belongs to somebody else, or to all while one owner is asked for."""
         if not NAME.fullmatch(name):
             raise Problem(
                 422,
@@ -68,10 +71,14 @@ class Retriever:
             )
         with self.store.transaction() as db:
             db.execute(
-                "INSERT OR IGNORE INTO collections(name, embedder) VALUES(?, ?)", (name, self.embedder.name)
+                "INSERT OR IGNORE INTO collections(name, embedder, owner) VALUES(?, ?, ?)",
+                (name, self.embedder.name, owner),
             )
         (row,) = self.store.rows("SELECT * FROM collections WHERE name = ?", name)
         self.check_embedder(row)
+        if row["owner"] not in ("", owner) or (owner and not row["owner"]):
+            whose = "somebody else" if row["owner"] else "all"
+            raise Problem(409, f"Collection {name!r} belongs to {whose}", "take another name")
         return row["id"]
 
     def check_embedder(self, row: sqlite3.Row) -> None:
@@ -82,9 +89,10 @@ class Retriever:
                 "start the retriever with that embedder, or ingest into another collection",
             )
 
-    def collections(self, _: Nothing) -> dict[str, Any]:
+    def collections(self, ask: Who) -> dict[str, Any]:
         rows = self.store.collections()
-        named = [{key: row[key] for key in ("name", "documents", "chunks")} for row in rows]
+        seen = [row for row in rows if row["owner"] in ("", ask.principal)]
+        named = [{key: row[key] for key in ("name", "documents", "chunks", "owner")} for row in seen]
         return {"collections": named, "embedder": self.label}
 
     # indexes
@@ -114,10 +122,9 @@ class Retriever:
     def mend(self, collection: int, dirty: int) -> None:
         """Make the derived indexes hold just the chunks that the store holds."""
         index, keywords = self.vectors_index(collection), self.keywords_index(collection)
-        chunks = self.store.counts(collection)["chunks"]
-        if not dirty and index.count() == keywords.index.searcher().num_docs == chunks:
+        truth = self.store.chunk_ids(collection) | self.store.staged_ids(collection)
+        if not dirty and index.count() == keywords.index.searcher().num_docs == len(truth):
             return
-        truth = self.store.chunk_ids(collection)
         dense = {int(chunk) for chunk in index.get(include=[])["ids"]}
         self.update_vectors(collection, truth - dense, dense - truth)
         sparse = keywords.ids()
@@ -143,12 +150,16 @@ class Retriever:
     # writing
 
     def documents(self, ask: Scope) -> dict[str, Any]:
-        sql = "SELECT d.name, d.digest FROM documents d JOIN collections c ON c.id = d.collection"
-        rows = self.store.rows(f"{sql} WHERE c.name = ? AND d.root = ?", ask.collection, ask.root)
-        return {"documents": {row["name"]: row["digest"] for row in rows}}
+        """Digests by name, of the last whole ingest; what one under way has added counts instead."""
+        rows = self.store.rows("SELECT id FROM collections WHERE name = ?", ask.collection)
+        if not rows:
+            return {"documents": {}}
+        collection = rows[0]["id"]
+        staged = self.staging.digests(collection, ask.root)
+        return {"documents": self.store.digests(collection, ask.root) | staged}
 
     def embed(self, ask: Documents) -> dict[str, Any]:
-        self.find_or_make(ask.collection)
+        self.find_or_make(ask.collection, ask.owner)
         return {
             "embedded": self.ensure_vectors([chunk for document in ask.documents for chunk in document.cut()])
         }
@@ -162,9 +173,11 @@ class Retriever:
         return len(missing)
 
     def add(self, ask: Addition) -> dict[str, Any]:
-        """Replace these documents; those whose digest is known stay as they are."""
-        collection = self.find_or_make(ask.collection)
-        known = self.documents(Scope(collection=ask.collection, root=ask.root))["documents"]
+        """Replace these documents, at once or, `staged`, when the ingest is finished; known ones stay."""
+        collection = self.find_or_make(ask.collection, ask.owner)
+        live = self.store.digests(collection, ask.root)
+        staged = self.staging.digests(collection, ask.root) if ask.staged else {}
+        known = live | staged
         new = [document for document in ask.documents if known.get(document.document) != document.digest]
         cut = {document.document: document.cut() for document in new}
         self.ensure_vectors([chunk for chunks in cut.values() for chunk in chunks])
@@ -174,16 +187,16 @@ class Retriever:
         with self.writing:
             with self.store.transaction() as db:
                 homes = self.homes(new)
+                into = self.staging.make_place(db, collection, ask.root) if ask.staged and new else collection
                 for document in new:
-                    gone = drop_document(db, collection, document.document)
-                    counts["added" if gone is None else "updated"] += 1
-                    removed += gone or []
+                    removed += drop_document(db, into, document.document) or []
+                    counts["updated" if document.document in live else "added"] += 1
                     source, at = homes[document.document]
                     pieces = [piece.moved(at) for piece in cut[document.document]]
-                    added += insert_document(
-                        db, collection, ask.root, document, source, pieces, self.embedder.name
-                    )
+                    added += insert_document(db, into, ask.root, document, source, pieces, self.embedder.name)
                 mark(db, collection)
+            if ask.staged:
+                self.staging.hide(collection, added, removed)
             self.index(collection, added, removed)
         return dict(counts)
 
@@ -224,18 +237,23 @@ class Retriever:
         return str(path)
 
     def finish(self, ask: Finish) -> dict[str, Any]:
+        """Make what was staged visible, all at once, and drop what is not kept.
+
+        Raises `Problem` when a document is missing that is to be kept: another ingest of the same root has
+        finished meanwhile, and did not know it.
+        """
         collection = self.find_or_make(ask.collection)
         keep = set(ask.keep)
         with self.writing:
-            known = self.documents(Scope(collection=ask.collection, root=ask.root))["documents"]
-            gone = sorted(known.keys() - keep)
-            removed: list[int] = []
-            with self.store.transaction() as db:
-                for name in gone:
-                    removed += drop_document(db, collection, name) or []
-                mark(db, collection)
+            gone, removed = self.staging.promote(collection, ask.root, keep)
             self.index(collection, [], removed)
         self.store.drop_unused_vectors()
+        if missing := keep - self.store.digests(collection, ask.root).keys():
+            raise Problem(
+                409,
+                f"Another ingest of {ask.root} has finished meanwhile; {len(missing)} documents are missing",
+                "ingest again, one at a time: what is known is not embedded again",
+            )
         return {"removed": len(gone), **self.store.counts(collection)}
 
 

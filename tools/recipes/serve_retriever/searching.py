@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bodies import Search
+from filters import matching
 from keywords import ExactKeywords
 from passages import hit, stems_of
 from ranking import best, fuse_ranks, fuse_scores, limited
 from retriever import DEPTH, Retriever
+from sieve import Sieve
 from words import analyze, analyze_all
 
 NEIGHBOURS, SHARE, POWER = 3, 0.25, 4  # of `diffused`
@@ -17,8 +19,13 @@ FEEDBACK, ALPHA = 3, 0.7  # Rocchio: q' = α·q + (1-α)·mean of the first FEED
 
 
 def search(retriever: Retriever, ask: Search) -> dict[str, Any]:
-    ranked = rank(retriever, retriever.find(ask.collection), ask)
-    rows = retriever.store.chunks(chunk for chunk, _ in ranked)
+    collection = retriever.find(ask.collection)
+    while True:
+        generation = retriever.staging.generation(collection)
+        ranked = rank(retriever, collection, ask)
+        rows = retriever.store.chunks(chunk for chunk, _ in ranked)
+        if generation == retriever.staging.generation(collection):
+            break  # else an ingest became whole meanwhile: a part of each is neither
     kept = [(rows[chunk], score) for chunk, score in ranked if chunk in rows]
     return {"hits": [hit(row, at, score) for at, (row, score) in enumerate(kept, start=1)]}
 
@@ -36,13 +43,18 @@ def candidates(retriever: Retriever, collection: int, ask: Search) -> list[tuple
     """Every candidate, as chunk ids with scores, best first."""
     depth = max(DEPTH, ask.k)
     stems = analyze(ask.query) or analyze_all(ask.query)
-    sparse = sparse_scores(retriever, collection, stems, depth, ask.bm25) if ask.mode != "dense" else {}
+    sieve = sieve_of(retriever, collection, ask)
+    sparse = (
+        sparse_scores(retriever, collection, stems, depth, ask.bm25, sieve) if ask.mode != "dense" else {}
+    )
     if ask.mode == "bm25":
         return best(sparse)
     question = retriever.embedder.remembered([ask.query])[0]
     if ask.feedback:
-        question = with_feedback(retriever, question, dense_scores(retriever, collection, question, FEEDBACK))
-    dense = dense_scores(retriever, collection, question, depth)
+        question = with_feedback(
+            retriever, question, dense_scores(retriever, collection, question, FEEDBACK, sieve)
+        )
+    dense = dense_scores(retriever, collection, question, depth, sieve)
     if ask.mode == "dense":
         return best(dense)
     if ask.fusion == "rrf":
@@ -76,9 +88,18 @@ def diffused(scores: Sequence[float], vectors: Any) -> list[float]:
     return ((1 - SHARE) * own + SHARE * theirs / whole).tolist()
 
 
-def dense_scores(retriever: Retriever, collection: int, question: Any, limit: int) -> dict[int, float]:
+def sieve_of(retriever: Retriever, collection: int, ask: Search) -> Sieve:
+    only = matching(retriever.store, collection, ask.where) if ask.where else None
+    return Sieve(only, retriever.staging.hidden(collection))
+
+
+def dense_scores(
+    retriever: Retriever, collection: int, question: Any, limit: int, sieve: Sieve
+) -> dict[int, float]:
     from chromadb.errors import ChromaError
 
+    if not sieve.is_open:
+        return retriever.vectors_of(collection).nearest(question, limit, sieve)
     index = retriever.vectors_index(collection)
     limit = min(limit, len(retriever.vectors_of(collection)))
     if not limit:
@@ -86,8 +107,7 @@ def dense_scores(retriever: Retriever, collection: int, question: Any, limit: in
     try:
         found = index.query(query_embeddings=[question], n_results=limit, include=["distances"])
     except ChromaError:  # HNSW with many deletions may find too few neighbours: compare with all instead
-        vectors = retriever.store.chunk_vectors(retriever.store.chunk_ids(collection))
-        return dict(best({chunk: float(vector @ question) for chunk, vector in vectors.items()}, limit))
+        return retriever.vectors_of(collection).nearest(question, limit, sieve)
     return {int(c): 1 - d for c, d in zip(found["ids"][0], found["distances"][0], strict=True)}
 
 
@@ -103,14 +123,14 @@ def with_feedback(retriever: Retriever, question: Any, first: Mapping[int, float
 
 
 def sparse_scores(
-    retriever: Retriever, collection: int, stems: Sequence[str], limit: int, kind: str
+    retriever: Retriever, collection: int, stems: Sequence[str], limit: int, kind: str, sieve: Sieve
 ) -> dict[int, float]:
     if kind == "tantivy":
-        return retriever.keywords_index(collection).search(stems, limit)
+        return retriever.keywords_index(collection).search(stems, limit, sieve)
     (row,) = retriever.store.rows("SELECT version FROM collections WHERE id = ?", collection)
     version, exact = retriever.exact.get(collection, (-1, None))
     if exact is None or version != row["version"]:
         rows = retriever.store.chunks(retriever.store.chunk_ids(collection))
         exact = ExactKeywords({chunk: stems_of(row) for chunk, row in rows.items()})
         retriever.exact[collection] = row["version"], exact
-    return exact.search(stems, limit)
+    return exact.search(stems, limit, sieve)

@@ -12,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from bodies import NewChunk, NewDocument
+from problems import Problem
 
+VERSION = 2  # of the schema: raise it with a step in `migrate`
 VECTOR_DAYS = 1.0  # a vector that no chunk uses is kept this long: an ingest may be about to add it
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS collections(
   id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, embedder TEXT NOT NULL,
-  dirty INTEGER NOT NULL DEFAULT 0, version INTEGER NOT NULL DEFAULT 0);
+  dirty INTEGER NOT NULL DEFAULT 0, version INTEGER NOT NULL DEFAULT 0,
+  owner TEXT NOT NULL DEFAULT '', staging_of INTEGER REFERENCES collections(id) ON DELETE CASCADE);
 CREATE TABLE IF NOT EXISTS documents(
   id INTEGER PRIMARY KEY, collection INTEGER NOT NULL REFERENCES collections(id) ON DELETE CASCADE,
   name TEXT NOT NULL, root TEXT NOT NULL, digest TEXT NOT NULL, title TEXT NOT NULL, source TEXT NOT NULL,
-  UNIQUE(collection, name));
+  meta TEXT NOT NULL DEFAULT '{}', UNIQUE(collection, name));
 CREATE TABLE IF NOT EXISTS chunks(
   id INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL REFERENCES documents(id) ON DELETE CASCADE,
   start INTEGER NOT NULL, "end" INTEGER NOT NULL, page INTEGER, heading TEXT NOT NULL, text TEXT NOT NULL,
@@ -47,7 +50,7 @@ class Store:
         self.db.execute("PRAGMA journal_mode=WAL")
         self.db.execute("PRAGMA synchronous=NORMAL")
         self.db.execute("PRAGMA foreign_keys=ON")
-        self.db.executescript(SCHEMA)
+        migrate(self.db, path)
 
     @contextmanager
     def transaction(self) -> Any:
@@ -65,8 +68,11 @@ class Store:
             return self.db.execute(sql, values).fetchall()
 
     def collections(self) -> list[dict[str, Any]]:
-        rows = self.rows("SELECT id, name, embedder, dirty FROM collections ORDER BY name")
+        rows = self.rows("SELECT * FROM collections WHERE staging_of IS NULL ORDER BY name")
         return [dict(row) | self.counts(row["id"]) for row in rows]
+
+    def collections_rows(self) -> list[sqlite3.Row]:
+        return self.rows("SELECT * FROM collections WHERE staging_of IS NULL")
 
     def counts(self, collection: int) -> dict[str, int]:
         (row,) = self.rows(
@@ -77,8 +83,23 @@ class Store:
         return dict(row)
 
     def chunk_ids(self, collection: int) -> set[int]:
+        """Of what can be found; not of what is staged."""
         sql = "SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE d.collection = ?"
         return {row["id"] for row in self.rows(sql, collection)}
+
+    def staged_ids(self, collection: int) -> set[int]:
+        """Of documents that ingests under way have added."""
+        rows = self.rows(
+            "SELECT c.id FROM collections k JOIN documents d ON d.collection = k.id"
+            " JOIN chunks c ON c.document = d.id WHERE k.staging_of = ?",
+            collection,
+        )
+        return {row["id"] for row in rows}
+
+    def digests(self, collection: int, root: str) -> dict[str, str]:
+        """Of the documents of a root, by name."""
+        sql = "SELECT name, digest FROM documents WHERE collection = ? AND root = ?"
+        return {row["name"]: row["digest"] for row in self.rows(sql, collection, root)}
 
     def chunks(self, ids: Iterable[int]) -> dict[int, sqlite3.Row]:
         """Rows by id; ids that are gone are left out."""
@@ -99,12 +120,13 @@ class Store:
         return {row["id"]: np.frombuffer(row["value"], np.float32) for row in rows}
 
     def collection_vectors(self, collection: int) -> dict[int, Any]:
-        """All vectors of a collection by chunk id."""
+        """All vectors of a collection by chunk id, those of staged documents too."""
         import numpy as np
 
         rows = self.rows(
             "SELECT c.id, v.value FROM documents d JOIN chunks c ON c.document = d.id"
-            " JOIN vectors v ON v.digest = c.vector WHERE d.collection = ?",
+            " JOIN vectors v ON v.digest = c.vector WHERE d.collection = ?1"
+            " OR d.collection IN (SELECT id FROM collections WHERE staging_of = ?1)",
             collection,
         )
         return {row["id"]: np.frombuffer(row["value"], np.float32) for row in rows}
@@ -124,6 +146,27 @@ class Store:
                 "DELETE FROM vectors WHERE made_at < ? AND digest NOT IN (SELECT vector FROM chunks)",
                 (time.time() - VECTOR_DAYS * 86_400,),
             )
+
+
+def migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Bring a file of an earlier version to this one. Raises `Problem` for a later one."""
+    (found,) = db.execute("PRAGMA user_version").fetchone()
+    if found > VERSION:
+        raise Problem(
+            409,
+            f"{path} is of version {found}; this retriever knows versions up to {VERSION}",
+            f"update agentd, or move {path.parent} away and ingest again",
+        )
+    db.executescript(SCHEMA)
+    for table, column in (
+        ("collections", "owner TEXT NOT NULL DEFAULT ''"),
+        ("collections", "staging_of INTEGER REFERENCES collections(id) ON DELETE CASCADE"),
+        ("documents", "meta TEXT NOT NULL DEFAULT '{}'"),
+    ):
+        names = {row["name"] for row in db.execute(f"PRAGMA table_info({table})")}
+        if column.split()[0] not in names:
+            db.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+    db.execute(f"PRAGMA user_version = {VERSION}")
 
 
 def drop_document(db: sqlite3.Connection, collection: int, name: str) -> list[int] | None:
@@ -153,8 +196,16 @@ def insert_document(
     embedder: str,
 ) -> list[int]:
     cursor = db.execute(
-        "INSERT INTO documents(collection, name, root, digest, title, source) VALUES(?, ?, ?, ?, ?, ?)",
-        (collection, document.document, root, document.digest, document.title, source),
+        "INSERT INTO documents(collection, name, root, digest, title, source, meta) VALUES(?, ?, ?, ?, ?, ?, ?)",
+        (
+            collection,
+            document.document,
+            root,
+            document.digest,
+            document.title,
+            source,
+            json.dumps(document.meta, ensure_ascii=False),
+        ),
     )
     owner = cursor.lastrowid
     ids: list[int] = []
