@@ -237,7 +237,7 @@ class Daemon:
             self.calls,
             self.jobs,
             self._catalog,
-            self._ask,
+            self.ask,
             self._sight,
             lambda caller: self.ledger.remaining(caller.payer),
             self.accelerator,
@@ -325,7 +325,7 @@ class Daemon:
     def _catalog_for(self, caller: Caller) -> CallersCatalog:
         return CallersCatalog(self._catalog, self._dispatch.chat, caller)
 
-    async def _ask(self, body: dict[str, Any], caller: Caller) -> Reply:
+    async def ask(self, body: dict[str, Any], caller: Caller) -> Reply:
         """A chat request of a run, by the gateway's own way."""
         inquiry = Inquiry(body, caller, key=caller.principal, keep=False)
         reply = await self.gateway.complete(inquiry)

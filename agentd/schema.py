@@ -31,6 +31,7 @@ class _Generator(GenerateJsonSchema):
         return dft if dft is None or type(dft) in (bool, int, str) else super().encode_default(dft)
 
 
+@cache
 def input_schema(model: type[BaseModel]) -> Schema:
     """The arguments: ``$defs`` inlined (but for recursive ones), no titles, optional instead of null."""
     schema = model.model_json_schema(schema_generator=_Generator)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -57,13 +58,17 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One call that was made: arguments and result as canonical texts or digests of them."""
+    """One call that was made: arguments and result as canonical texts or digests of them.
+
+    Calls of one `turn` were asked for by one reply; 0 is one of its own.
+    """
 
     step: str
     tool: str
     arguments: str
     outcome: Outcome
     result: str = ""
+    turn: int = 0
 
     @property
     def same(self) -> tuple[str, str, str, str]:
@@ -119,10 +124,14 @@ def looping(made: Sequence[Made]) -> Fired | None:
 
 
 def mistaken(made: Sequence[Made]) -> Fired | None:
-    """Tools that are not there, or arguments that cannot be, more often in a row than is put up with."""
-    if len(made) <= MENDS:
+    """Tools that are not there, or arguments that cannot be, in more replies in a row than is put up with.
+
+    Several mistakes of one reply are told together, so they count once.
+    """
+    replies = [list(calls) for _, calls in groupby(made, key=lambda each: each.turn or each.step)]
+    if len(replies) <= MENDS:
         return None
-    last = made[-MENDS - 1 :]
+    last = [each for calls in replies[-MENDS - 1 :] for each in calls]
     if all(each.outcome == "unknown_tool" for each in last):
         names = ", ".join(dict.fromkeys(repr(each.tool) for each in last))
         return Fired("unknown_tool", f"{len(last)} calls in a row named tools that are not there: {names}")

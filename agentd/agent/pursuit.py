@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +42,7 @@ from agentd.agent.choice import ranked
 from agentd.agent.goals import Ask, Ended, Options, Reply
 from agentd.agent.guards import Fired, Made, Used
 from agentd.agent.handover import handover
-from agentd.agent.trim import at_path, told
+from agentd.agent.trim import at_path, is_cut, told
 from agentd.errors import AgentdError, Denied, InputError, NotFound, OverBudget, Unavailable
 from agentd.policy.callers import Caller
 from agentd.schema import input_schema
@@ -89,6 +89,8 @@ PATIENCE_S = 600.0
 CHARACTERS_A_TOKEN = 3.5
 FULL = 0.8
 """The share of a model's context that a request may take before what was said is summed up."""
+LONGEST_REPLY = 1024
+"""Tokens: small models may otherwise go on until their context is full."""
 REPAIRS = 1
 SENT_BACK = "Your answer names what no step gave"
 
@@ -143,7 +145,8 @@ class Pursuit:
         self._turn = stored[-1].turn if stored else 0
         self._summed_up = sum(turn.opens for turn in stored)
         self._shown = ranked(run.source, self._tools)
-        self._definitions: dict[str, ToolDefinition] = {}
+        self._definitions: dict[str, ToolDefinition] = dict(OWN)
+        self._rows: dict[str, StepRow] | None = None
 
     async def run(self) -> Ended:
         """Pursue the goal to its end. Raises only what is a mistake of ours."""
@@ -230,7 +233,7 @@ class Pursuit:
         spent, parts = reply, None
         for attempt in range(REPAIRS + 1):
             try:
-                parts = wire.parts_of(reply.message, self._dialect)
+                parts = wire.parts_of(reply.message, self._dialect, self.names)
                 break
             except wire.NotReadable as error:
                 if attempt == REPAIRS:
@@ -249,7 +252,6 @@ class Pursuit:
             usage=RequestUsage(input_tokens=spent.input_tokens, output_tokens=spent.output_tokens),
             model_name=reply.model,
         )
-        known = set(self.every())
         added = [*fresh, response]
         row = TurnRow(
             run=self._run.id,
@@ -263,7 +265,11 @@ class Pursuit:
             output_tokens=spent.output_tokens,
             seconds=time.monotonic() - asked_at,
         )
-        self._around.turns.add(row, [self._asked_step(call, known) for call in _calls(response)], heard)
+        asked = [self._asked_step(call) for call in _calls(response)]
+        if len(asked) == 1 and asked[0]["state"] == "pending" and self._is_harmless(asked[0]["tool"]):
+            asked[0]["state"] = "running"  # one change of the store less: that it was begun says nothing
+        self._around.turns.add(row, asked, heard)
+        self._rows = None
         self._turn, self._summed_up = self._turn + 1, self._summed_up + opens
         self._history += added
         self._around.announce()
@@ -271,14 +277,19 @@ class Pursuit:
 
     def _numbered(self, parts: Sequence[Any]) -> list[Any]:
         """Calls carry the id of their step from here on: it makes their key, whatever ids the model gives."""
-        number = len(self._around.table.steps(self._run.id))
+        number = len(self._steps())
         for part in parts:
             if isinstance(part, ToolCallPart):
                 number += 1
                 part.tool_call_id = f"s{number}"
         return list(parts)
 
-    def _asked_step(self, call: ToolCallPart, shown: set[str]) -> dict[str, Any]:
+    def _is_harmless(self, name: str) -> bool:
+        """Whether a call that was begun may be made again, as far as its tool says."""
+        tool = self._tools.get(name)
+        return tool is None or tool.read_only or tool.idempotent or tool.launches
+
+    def _asked_step(self, call: ToolCallPart) -> dict[str, Any]:
         """The row of a step that was asked for; one that cannot be is written down with why."""
         columns: dict[str, Any] = {
             "step": call.tool_call_id,
@@ -286,7 +297,7 @@ class Pursuit:
             "state": "pending",
             "started_at": time.time(),
         }
-        if call.tool_name not in shown:
+        if call.tool_name not in self.names:
             reason = wire.not_shown(call.tool_name, self._tools)
             return columns | {"state": "failed", "outcome": "unknown_tool", "reason": reason}
         if isinstance(call.args, str):
@@ -321,7 +332,7 @@ class Pursuit:
         """The request. Raises `_TooLong` when it leaves no room for a reply, as far as that is known."""
         body = wire.chat(messages, INSTRUCTIONS, tools, self._dialect, self._tools)
         if all(model.kind in ("local", "lora") for model in self._around.models):
-            body["temperature"] = 0
+            body |= {"temperature": 0, "max_tokens": LONGEST_REPLY}
         context = min((model.context for model in self._around.models if model.context), default=0)
         if context and len(json.dumps(body, ensure_ascii=False)) / CHARACTERS_A_TOKEN > context * FULL:
             raise _TooLong
@@ -420,34 +431,46 @@ class Pursuit:
             for name in step.result.get("tools", {})
         ]
         called = [step.tool for step in steps]
-        every = self.every()
         shown = {
-            name: every[name]
+            name: self._definition(name)
             for name in dict.fromkeys([*self._shown, *revealed, *called])
             if name in self._tools
         }
-        return shown | {
-            name: tool
-            for name, tool in OWN.items()
-            if name != FIND_TOOLS.name or len(shown) < len(self._tools)
-        }
+        if len(shown) < len(self._tools):
+            shown[FIND_TOOLS.name] = FIND_TOOLS
+        if self._summed_up or any(step.result and is_cut(step.result) for step in steps):
+            shown[READ_RESULT.name] = READ_RESULT
+        return shown
 
-    def every(self) -> dict[str, ToolDefinition]:
+    @property
+    def names(self) -> Collection[str]:
         """All that can be called: a tool that is not shown is no mistake."""
-        if not self._definitions:
-            self._definitions = {name: _definition(tool) for name, tool in self._tools.items()} | OWN
-        return self._definitions
+        return self._tools.keys() | OWN.keys()
+
+    def _definition(self, name: str) -> ToolDefinition:
+        """What the model is shown of a tool; made when it first is."""
+        if name not in self._definitions:
+            self._definitions[name] = _definition(self._tools[name])
+        return self._definitions[name]
+
+    def callable(self) -> dict[str, ToolDefinition]:
+        """All that can be called, as pydantic-ai has to know it: by name, and whether beside others."""
+        return {
+            name: ToolDefinition(name=name, sequential=_is_sequential(tool))
+            for name, tool in self._tools.items()
+        } | OWN
 
     async def act(self, step_id: str, name: str, arguments: dict[str, Any]) -> str:
         """Carry a step out, unless that was done before; returns what the model is told of it."""
-        step = self._around.table.steps(self._run.id)[step_id]
+        step = self._step(step_id)
         if step.state not in ("pending", "running"):
             return self._told(step)
         if name in OWN:
             return self._told(self._own(step_id, name, arguments))
         try:
             self._refuse(step, name, arguments)
-            self._put(step_id, state="running", started_at=step.started_at or time.time())
+            if step.state != "running":
+                self._put(step_id, state="running", started_at=step.started_at or time.time())
             result = await carry_out(
                 self._around.calls,
                 self._around.jobs,
@@ -511,15 +534,23 @@ class Pursuit:
 
     def _ended(self, step_id: str, state: str, outcome: str, **columns: Any) -> StepRow:
         self._put(step_id, state=state, outcome=outcome, ended_at=time.time(), **columns)
-        return self._around.table.steps(self._run.id)[step_id]
+        return self._step(step_id)
 
     def _put(self, step_id: str, **columns: Any) -> None:
         self._around.table.put_step(self._run.id, step_id, **columns)
+        self._rows = None
         self._around.announce()
 
+    def _step(self, step_id: str) -> StepRow:
+        self._steps()
+        assert self._rows is not None
+        return self._rows[step_id]
+
     def _steps(self) -> list[StepRow]:
-        found = self._around.table.steps(self._run.id).values()
-        return sorted(found, key=lambda step: int(step.step[1:]))
+        """In their order; read again after each change, which only this pursuit makes."""
+        if self._rows is None:
+            self._rows = self._around.table.steps(self._run.id)
+        return sorted(self._rows.values(), key=lambda step: int(step.step[1:]))
 
 
 class _TooLong(Exception):
@@ -559,16 +590,17 @@ class _Hands(AbstractToolset[None]):
 
     def __init__(self, pursuit: Pursuit) -> None:
         self._pursuit = pursuit
+        self._tools = {
+            name: ToolsetTool(toolset=self, tool_def=tool, max_retries=10_000, args_validator=ANY)
+            for name, tool in pursuit.callable().items()
+        }
 
     @property
     def id(self) -> str:
         return "agentd"
 
     async def get_tools(self, ctx: RunContext[None]) -> dict[str, ToolsetTool[None]]:
-        return {
-            name: ToolsetTool(toolset=self, tool_def=tool, max_retries=10_000, args_validator=ANY)
-            for name, tool in self._pursuit.every().items()
-        }
+        return self._tools
 
     async def call_tool(
         self, name: str, tool_args: dict[str, Any], ctx: RunContext[None], tool: ToolsetTool[None]
@@ -582,13 +614,17 @@ def _definition(tool: Tool) -> ToolDefinition:
         name=tool.name,
         description=tool.description,
         parameters_json_schema=input_schema(tool.arguments),
-        sequential=not (tool.read_only or tool.launches),
+        sequential=_is_sequential(tool),
     )
+
+
+def _is_sequential(tool: Tool) -> bool:
+    return not (tool.read_only or tool.launches)
 
 
 def _made(step: StepRow) -> Made:
     result = _canonical(step.result) if step.state == "succeeded" else step.reason
-    return Made(step.step, step.tool, _canonical(step.arguments or {}), step.outcome, result)  # pyright: ignore[reportArgumentType]
+    return Made(step.step, step.tool, _canonical(step.arguments or {}), step.outcome, result, step.turn or 0)  # pyright: ignore[reportArgumentType]
 
 
 def _canonical(value: Any) -> str:
@@ -602,10 +638,16 @@ def _outcome_of(error: Exception) -> str:
 
 
 def _is_too_long(error: AgentdError) -> bool:
+    """Whether an endpoint refused a request for its length. One that *took* too long is another matter."""
     said = str(error).lower()
-    return any(
-        words in said for words in ("context_length", "maximum context length", "context window", "too long")
+    words = (
+        "context_length",
+        "maximum context length",
+        "context window",
+        "prompt is too long",
+        "input is too long",
     )
+    return any(each in said for each in words)
 
 
 def _calls(response: ModelResponse) -> list[ToolCallPart]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from agentd.errors import NotFound
 
-__all__ = ["at_path", "shortened", "told"]
+__all__ = ["at_path", "is_cut", "shortened", "told"]
 
 WHOLE = 4_000  # characters of JSON that are told as they are
 LONGEST_TEXT = 600
@@ -22,6 +22,11 @@ def told(result: Any, address: str, step: str) -> str:
         return whole
     cut = _json(shortened(result))[:WHOLE]
     return f"{cut}\n(cut from {len(whole)} characters; the rest: {address}, or read_result step={step})"
+
+
+def is_cut(result: Any) -> bool:
+    """Whether a model is told less than all of it."""
+    return len(_json(result)) > WHOLE
 
 
 def shortened(value: Any) -> Any:

@@ -8,7 +8,8 @@ same JSON without holding anybody to it; whoever calls repairs it once.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic_ai.messages import (
@@ -41,10 +42,21 @@ UNKNOWN = frozenset(
 )
 """Words of JSON Schema that engines of constrained decoding may not know: `Calls` checks them anyway."""
 
+_WRAPPED = re.compile(r"```(?:json)?|</?tool_call>")
 JSON_RULES = """\
-Reply with one JSON object and nothing else: {"actions": [{"tool": NAME, "arguments": {...}}]}.
-When you have what was asked for, reply {"actions": [{"tool": "final_answer", "arguments": {"text": "..."}}]}.
-Also answer when no tool fits. The tools:"""
+Reply with one JSON object and nothing else: {"todo": [...], "fits": true or false, "actions": [...]}.
+"todo": what the goal still wants, in a few words each; two places, names or amounts are two of them.
+"fits": whether a tool below was made for just that. If none was, or nothing is left, false.
+"actions": if it fits, one {"tool": NAME, "arguments": {...}} for each of "todo"; leave out optional arguments
+that the goal says nothing of. If not, [{"tool": "final_answer", "arguments": {"text": "..."}}].
+Examples, of other tools than yours. With a tool `rain` for the rain in a town:
+Goal: How much does it rain in Rome and in Oslo?
+{"todo": ["rain in Rome", "rain in Oslo"], "fits": true, "actions": [
+{"tool": "rain", "arguments": {"town": "Rome"}}, {"tool": "rain", "arguments": {"town": "Oslo"}}]}
+Goal: How tall is the tower of Pisa?
+{"todo": ["height of the tower of Pisa"], "fits": false, "actions": [{"tool": "final_answer", "arguments":
+{"text": "No tool here tells heights of towers."}}]}
+The tools:"""
 
 
 class NotReadable(ValueError):
@@ -111,34 +123,56 @@ def not_shown(name: str, known: Iterable[str]) -> str:
 
 
 def action_schema(tools: Sequence[ToolDefinition]) -> dict[str, Any]:
-    """What a reply may be: one to five calls of these tools with their arguments, or an answer."""
-    answer = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"],
-              "additionalProperties": False}  # fmt: skip
-    named = [(tool.name, tool.parameters_json_schema) for tool in tools]
-    one = [
-        {
-            "type": "object",
-            "properties": {"tool": {"type": "string", "enum": [name]}, "arguments": _closed(arguments)},
-            "required": ["tool", "arguments"],
-            "additionalProperties": False,
-        }
-        for name, arguments in (*named, (ANSWER, answer))
-    ]
-    actions = {"type": "array", "minItems": 1, "maxItems": MOST_ACTIONS, "items": {"anyOf": one}}
-    return {"type": "object", "properties": {"actions": actions}, "required": ["actions"],
+    """What a reply may be: one to five calls of these tools with their arguments, or an answer.
+
+    Before either, the model says what is left to do and whether a tool fits: a small one that has to begin
+    with a call makes one even where none fits, and one call where two are wanted.
+    """
+    answer = _object({"text": {"type": "string"}})
+    calls = [_action(tool.name, _closed(tool.parameters_json_schema)) for tool in tools]
+    either = [_reply_of(False, [_action(ANSWER, answer)], 1)]
+    if calls:
+        either.insert(0, _reply_of(True, calls, MOST_ACTIONS))
+    return {"anyOf": either}
+
+
+def _reply_of(fits: bool, actions: Sequence[dict[str, Any]], most: int) -> dict[str, Any]:
+    listed = {"type": "array", "minItems": 1, "maxItems": most, "items": {"anyOf": list(actions)}}
+    todo = {"type": "array", "maxItems": MOST_ACTIONS, "items": {"type": "string"}}
+    nearest = {"type": "string"}
+    return _object(
+        {"todo": todo, "nearest": nearest, "fits": {"type": "boolean", "enum": [fits]}, "actions": listed}
+    )
+
+
+def _action(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return _object({"tool": {"type": "string", "enum": [name]}, "arguments": arguments})
+
+
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """All of these, in this order, and nothing else."""
+    return {"type": "object", "properties": properties, "required": list(properties),
             "additionalProperties": False}  # fmt: skip
 
 
-def parts_of(message: Mapping[str, Any], dialect: Dialect) -> list[ModelResponsePart]:
-    """What a reply's message says and calls. Raises `NotReadable` for one that is no action."""
+def parts_of(
+    message: Mapping[str, Any], dialect: Dialect, known: Collection[str] = ()
+) -> list[ModelResponsePart]:
+    """What a reply's message says and calls. Raises `NotReadable` for one that is no action.
+
+    A native reply that is calls of `known` tools and nothing else, but written as text, is read as calls:
+    endpoints overlook those of models that were trained on another form.
+    """
     thought = message.get("reasoning_content") or message.get("reasoning")
     parts: list[ModelResponsePart] = [ThinkingPart(thought)] if isinstance(thought, str) else []
     text = message.get("content")
     if dialect != "native":
         return [*parts, *_acted(text if isinstance(text, str) else "", strict=dialect == "constrained")]
+    made = message.get("tool_calls") or ()
     if isinstance(text, str) and text.strip():
-        parts.append(TextPart(text))
-    for call in message.get("tool_calls") or ():
+        written = () if made else _written(text, known)
+        parts += [ToolCallPart(name, arguments) for name, arguments in written] or [TextPart(text)]
+    for call in made:
         function = call.get("function") or {}
         parts.append(ToolCallPart(str(function.get("name", "")), _arguments(function.get("arguments"))))
     if not any(isinstance(part, (TextPart, ToolCallPart)) for part in parts):
@@ -168,6 +202,26 @@ def _actions(text: str, *, strict: bool) -> list[dict[str, Any]]:
     ):
         raise NotReadable("Each action needs 'tool', a name, and 'arguments', an object")
     return read
+
+
+def _written(text: str, known: Collection[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Calls that a text consists of, in fences or tags or bare; none if there is anything else in it."""
+    left, decoder = _WRAPPED.sub(" ", text).strip(), json.JSONDecoder()
+    calls: list[tuple[str, dict[str, Any]]] = []
+    while left:
+        try:
+            value, end = decoder.raw_decode(left)
+        except ValueError:
+            return []
+        for each in value if isinstance(value, list) else [value]:
+            name, arguments = (
+                (each.get("name"), each.get("arguments")) if isinstance(each, dict) else ("", "")
+            )
+            if not isinstance(name, str) or name not in known or not isinstance(arguments, dict):
+                return []
+            calls.append((name, arguments))
+        left = left[end:].lstrip(" \n\t,;")
+    return calls
 
 
 def _first_object(text: str) -> str:

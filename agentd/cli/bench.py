@@ -16,6 +16,8 @@ from agentd.errors import InputError, NotFound
 __all__ = ["bench"]
 
 BENCHES = {
+    "loop": "a step of the agent's loop, beside a bare pydantic-ai agent",
+    "agent": "valid and right calls of a model through the agent's loop, native beside constrained",
     "startup": "time to the first MCP answer and memory, beside a bare SDK server",
     "mcp": "pace of a tool call and of the stdio proxy, beside bare SDK servers",
     "gateway": "what the gateway adds to a chat request, beside the endpoint, a pass-through and Portkey",
@@ -36,9 +38,20 @@ BENCHES = {
 @click.argument("name", required=False)
 @click.option("--rounds", type=int, help="How often each side is measured.")
 @click.option(
-    "--data", type=click.Path(exists=True, path_type=Path), help="A file or folder to measure with."
+    "--data",
+    "--tools",
+    "data",
+    type=click.Path(exists=True, path_type=Path),
+    help="A file or folder to measure with.",
 )
-@click.option("--model", help="A model that agentd serves, to measure with.")
+@click.option("--model", help="A model that agentd serves, to measure with; for agent ENDPOINT/v1/NAME.")
+@click.option("--limit", type=int, help="How many cases of each category are asked, for agent.")
+@click.option("--half", type=int, help="1 or 2: only every other case, for agent.")
+@click.option(
+    "--keep",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file of answers to go on from, for agent.",
+)
 @click.option("--prices", help="SMALL,LARGE in US dollars per million tokens, for router.")
 @click.option(
     "--beir",
@@ -53,6 +66,9 @@ def bench(
     rounds: int | None,
     data: Path | None,
     model: str | None,
+    limit: int | None,
+    half: int | None,
+    keep: Path | None,
     prices: str | None,
     beir: tuple[Path, ...],
     stages: bool,
@@ -70,7 +86,7 @@ def bench(
         raise NotFound("bench", name, BENCHES)
     measure = importlib.import_module(f"agentd.bench.{name}").run
     given = {"rounds": rounds, "data": data, "model": model, "prices": prices, "beir": beir or None}
-    given |= {"stages": stages or None}
+    given |= {"stages": stages or None, "limit": limit, "half": half, "keep": keep}
     options = {option: value for option, value in given.items() if value is not None}
     if extra := sorted(options.keys() - inspect.signature(measure).parameters.keys()):
         raise InputError(f"bench {name} takes no --{extra[0]}", hint=f"agentd bench {name}")

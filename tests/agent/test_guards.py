@@ -92,3 +92,15 @@ TOOLS = ("finetune", "promote", "quantize")
 def test_what_no_step_gave_is_found_in_an_answer(answer: str, claims: list[str], numbers: list[str]) -> None:
     grounds = '{"job": "job-1m8abcd", "score": 0.8333, "cost": 0.002649}'
     assert unfounded(answer, grounds, ["finetune"], TOOLS) == (claims, numbers)
+
+
+def test_several_mistakes_of_one_reply_are_told_before_they_end_a_run() -> None:
+    def wrong(turn: int, step: str) -> Made:
+        return Made(step, "move", "{}", "wrong_arguments", turn=turn)
+
+    one_reply = [wrong(1, f"s{number}") for number in range(4)]
+    assert mistaken(one_reply) is None
+    assert mistaken([*one_reply, wrong(2, "s5")]) is None
+    fired = mistaken([*one_reply, wrong(2, "s5"), wrong(3, "s6")])
+    assert fired is not None
+    assert fired.guard == "wrong_arguments"
