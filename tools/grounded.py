@@ -41,7 +41,7 @@ async def make_dataset(
     ] = "qa",
     rows: Annotated[int, Field(ge=1, le=100_000, description="as many as are wanted")] = 200,
     model: Annotated[
-        str, Field(description="catalog model or alias that writes the questions; empty for plain rules")
+        str, Field(description="model or alias that writes the questions; empty: plain rules")
     ] = "",
     system: Annotated[str, Field(description="system prompt put before each row")] = "",
     evidence: Annotated[

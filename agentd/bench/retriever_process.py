@@ -19,7 +19,7 @@ from agentd.bench.leaks import interpreter_of
 from agentd.errors import Unavailable
 from agentd.plugins import bundled_root
 
-__all__ = ["Retriever", "recipe_result", "retriever"]
+__all__ = ["TOKEN_ENV", "Retriever", "recipe_result", "retriever"]
 
 TOKEN_ENV = "AGENTD_SERVICE_TOKEN"
 

@@ -60,6 +60,7 @@ BENCHES = {
     help="A collection in BEIR's layout, for retrieval. May be repeated.",
 )
 @click.option("--stages", is_flag=True, help="What each stage of retrieval adds, too.")
+@click.option("--peer", is_flag=True, help="LlamaIndex beside retrieval, on the same data.")
 @click.option("--json", "json_", is_flag=True, help="Print as JSON.")
 def bench(
     name: str | None,
@@ -72,6 +73,7 @@ def bench(
     prices: str | None,
     beir: tuple[Path, ...],
     stages: bool,
+    peer: bool,
     json_: bool,
 ) -> None:
     """Measure agentd beside a baseline, on this machine. Without a name, lists what can be measured.
@@ -86,7 +88,8 @@ def bench(
         raise NotFound("bench", name, BENCHES)
     measure = importlib.import_module(f"agentd.bench.{name}").run
     given = {"rounds": rounds, "data": data, "model": model, "prices": prices, "beir": beir or None}
-    given |= {"stages": stages or None, "limit": limit, "half": half, "keep": keep}
+    given |= {"stages": stages or None, "peer": peer or None}
+    given |= {"limit": limit, "half": half, "keep": keep}
     options = {option: value for option, value in given.items() if value is not None}
     if extra := sorted(options.keys() - inspect.signature(measure).parameters.keys()):
         raise InputError(f"bench {name} takes no --{extra[0]}", hint=f"agentd bench {name}")

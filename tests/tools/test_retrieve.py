@@ -14,6 +14,7 @@ import httpx
 import pytest
 from pydantic import ValidationError
 
+from agentd.plugins import Plugins, bundled_root
 from agentd.sdk import (
     Alias,
     ChatResult,
@@ -27,12 +28,8 @@ from agentd.sdk import (
     ServiceView,
     Unavailable,
 )
-from tests.conftest import load
 
-ROOT = Path(__file__).parents[2]
-
-
-retrieve = load(ROOT / "tools/retrieve.py")
+retrieve = Plugins((bundled_root(),)).module("tools", "retrieve")
 
 
 class Listener(ThreadingHTTPServer):

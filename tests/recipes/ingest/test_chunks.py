@@ -40,7 +40,7 @@ def cut(data: bytes, suffix: str, longest: int, overlap: int) -> tuple[Any, list
 @given(
     st.one_of(documents, anything),
     marks,
-    st.sampled_from([".md", ".txt", ".py", ".log"]),
+    st.sampled_from([".md", ".txt", ".rst", ".log"]),
     st.integers(2, 40),
 )
 @settings(max_examples=300, deadline=None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.recipes.ingest.conftest import recipe
 
 
@@ -23,3 +25,23 @@ def test_a_pdf_line_becomes_a_heading_only_before_a_paragraph() -> None:
 
 def test_a_word_broken_by_a_hyphen_is_joined_again() -> None:
     assert recipe.pdf_text.joined(["a non-", "stick pan", "Made"]) == "a non-stick pan Made"
+
+
+def test_lines_that_end_in_as_many_figures_are_a_table_under_their_names() -> None:
+    lines = [
+        "We compare three.",
+        "Model Full Small",
+        "SVM (linear) 91.0 89.6",
+        "CNN 88.9 —",
+        "In all, 2 of 3.",
+    ]
+    assert list(recipe.pdf_text.reflow(lines)) == [
+        ("text", "We compare three."),
+        ("table", "Model | Full | Small\nSVM (linear) | 91.0 | 89.6\nCNN | 88.9 | —"),
+        ("text", "In all, 2 of 3."),
+    ]
+
+
+@pytest.mark.parametrize("lines", [["Born in 1990 2001."], ["It costs 4 5", "and 6 dollars."], ["1 2"], []])
+def test_figures_on_a_single_line_or_inside_of_prose_are_no_table(lines: list[str]) -> None:
+    assert recipe.pdf_text.tables_of(lines) == {}

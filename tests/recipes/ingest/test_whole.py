@@ -42,6 +42,11 @@ class Listener(ThreadingHTTPServer):
                 del self.known[name]
             chunks = sum(len(self.texts[name]["chunks"]) for name in self.known)
             return {"removed": len(gone), "documents": len(self.known), "chunks": chunks}
+        if path == "/search":  # whatever holds a word of the question, as far as this collection goes
+            asked = set(body["query"].lower().split())
+            texts = [(name, document["text"]) for name, document in self.texts.items()]
+            found = [(name, text) for name, text in texts if asked & set(text.lower().split())]
+            return {"hits": [{"document": name, "text": text} for name, text in found]}
         return {"embedded": 0}
 
 
@@ -205,6 +210,39 @@ def test_rows_are_documents_and_only_those_that_changed_are_sent_again(
     assert listener.texts[f"{corpus}#a"]["text"] == "New."
 
 
+def test_ways_of_chunking_are_scored_on_the_same_questions_and_dropped_again(
+    listener: Listener, tmp_path: Path
+) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "refunds.txt").write_text("Refunds take five days.")
+    asked = tmp_path / "questions.jsonl"
+    rows = [
+        ("refunds", "Refunds take five days."),
+        ("refunds", "Refunds are free."),
+        ("hours", "Nine to five."),
+    ]
+    asked.write_text("".join(json.dumps({"question": q, "passage": p}) + "\n" for q, p in rows))
+    inputs = {"documents": str(docs), "questions": str(asked)}
+    ways = ["structure", "fixed", "hierarchical"]
+    code, _, result = run(docs, listener, tmp_path, inputs=inputs, compare=ways)
+    assert code == 0
+    assert [row["strategy"] for row in result["measured"]] == ways
+    assert [row["scores"] for row in result["measured"]] == [{"1": 1.0, "2": 0.3333, "3": 0.0}] * 3
+    assert listener.asked.count("/drop") == 3
+
+
+def test_questions_without_a_passage_are_refused_by_their_line(listener: Listener, tmp_path: Path) -> None:
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "a.txt").write_text("A.")
+    (tmp_path / "q.jsonl").write_text('{"question": "?", "passage": "A."}\n{"question": "?"}\n')
+    inputs = {"documents": str(docs), "questions": str(tmp_path / "q.jsonl")}
+    code, events, _ = run(docs, listener, tmp_path, inputs=inputs, compare=["structure"])
+    assert (code, listener.asked) == (2, [])
+    assert "line 2: no question with its passage" in events[-1]["message"]
+
+
 def test_a_folder_without_documents_removes_nothing(listener: Listener, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     code, events, _ = run(tmp_path / "empty", listener, tmp_path)
@@ -225,6 +263,49 @@ for cell, text in zip(table.rows[0].cells, ("Parcel", "5 €", "free")):
 table.rows[0].cells[1].merge(table.rows[0].cells[2])
 document.save(sys.argv[1])
 """
+
+
+CODE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from parsers import parser_of
+from strategies import STRATEGIES, Way, cut
+for path in map(Path, sys.argv[2:]):
+    data = path.read_bytes()
+    parsed = parser_of(path)(data)
+    pieces = [(b.heading, parsed.text[b.start:b.end]) for b in parsed.blocks]
+    assert parsed.text.encode() == data and not parsed.own_text
+    names = {name for heading, _ in pieces for name in heading}
+    assert {"Way", "one", "two"} <= names, names
+    assert next(text for heading, text in pieces if heading == ("Way", "one")).rstrip("} ;\\n").endswith("1")
+    for chunk in cut(parsed, Way("recursive", 20, 5)):
+        assert len(data[chunk.start:chunk.end].decode().split()) <= 20
+"""
+PYTHON = (
+    f'class Way:\n    """{"Long. " * 200}"""\n\n    # why\n'
+    "    def one(self):\n        return 1\n\n\ndef two(): ...\n"
+)
+JAVA = f"class Way {{\n  // {'Long. ' * 200}\n  int one() {{ return 1; }}\n  class two {{}}\n}}\n"
+TYPESCRIPT = (
+    f"export class Way {{\n  // {'Long. ' * 200}\n  one(): number {{ return 1 }}\n}}\nfunction two() {{}}\n"
+)
+RUST = (
+    f"// {'Long. ' * 200}\nimpl Way {{\n  // {'Long. ' * 200}\n  fn one() -> i32 {{ 1 }}\n}}\nfn two() {{}}\n"
+)
+CPP = f"namespace Way {{\n// {'Long. ' * 200}\nint one() {{ return 1; }}\n}}\nint two() {{ return 2; }}\n"
+
+
+@pytest.mark.slow
+def test_source_code_is_cut_by_its_definitions(interpreter: Callable[[str], Path], tmp_path: Path) -> None:
+    sources = {".py": PYTHON, ".java": JAVA, ".ts": TYPESCRIPT, ".rs": RUST, ".cpp": CPP}
+    for ending, source in sources.items():
+        (tmp_path / f"a{ending}").write_text(source)
+    files = [str(tmp_path / f"a{ending}") for ending in sources]
+    ran = subprocess.run(
+        [str(interpreter("ingest")), "-c", CODE, str(RECIPE), *files], capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 @pytest.mark.slow
@@ -258,11 +339,11 @@ def test_html_pdf_and_word_keep_a_text_of_their_own_with_headings_and_pages(
         "none.pdf": "the file is empty",
         "old.docx": "an encrypted or an old Word document: save it as DOCX without a password",
         "torn.docx": "the Word document is malformed: get it anew",
-        "scan.pdf": "the PDF has no text layer, a scan: run OCR first, e.g. ocrmypdf IN OUT",
+        "scan.pdf": "the PDF has no text layer, a scan: ingest it with ocr=eng, or run ocrmypdf IN OUT",
     }
     (warning,) = result["warnings"]
     assert warning["path"].endswith("half.pdf")
-    assert warning["why"].startswith("pages without a text layer: 2; run OCR")
+    assert warning["why"].startswith("pages without a text layer: 2; ingest it with ocr")
     page = listener.texts[str(broken / "warranty.html")]
     text = page["text"].encode()
     assert page["own_text"]

@@ -156,6 +156,52 @@ def test_the_service_from_its_first_document_to_its_last_breath(service: Service
     assert said["evidence"] < 0.5
     assert said["missing"] == ["breed", "giraffes"]
 
+    service.add("knives.md", "Knives are sharpened within a week.\n\nRefunds of knives are paid at once.")
+    two = service.post(
+        "/search", {"collection": "handbook", "query": "refund", "k": 2, "diversity": 1.0}
+    ).json()
+    assert len({hit["document"] for hit in two["hits"]}) == 2
+    assert service.found("zebra", rewrites=["opening hours of the shop"], mode="bm25")[0] == "/docs/hours.md"
+    (one,) = service.post("/search", {"collection": "handbook", "query": "shop", "tokens": 12}).json()["hits"]
+    assert one["document"] == "/docs/hours.md"
+
+    told = service.post("/features", {"collection": "handbook", "query": "when is the shop open?"}).json()
+    assert told["documents"][0] == "/docs/hours.md"
+    flat = [1.0] * len(told["names"])
+    last = [-float(name == "cosine") for name in told["names"]]
+    wrong_way_round = {"weights": last, "means": [0.0] * len(flat), "deviations": flat}
+    assert service.post("/ranking", {"collection": "handbook", **wrong_way_round}).json() == {"kept": True}
+    assert service.found("when is the shop open?")[-1] == "/docs/hours.md"
+    assert service.found("when is the shop open?", rerank=False)[0] == "/docs/hours.md"
+    assert service.post("/ranking", {"collection": "handbook"}).json() == {"kept": False}
+    assert service.found("when is the shop open?")[0] == "/docs/hours.md"
+
+    small = "Cards expire. They do so after four years."
+    chunks = [{"start": 0, "end": 13, "parent": [0, 42]}, {"start": 14, "end": 42, "parent": [0, 42]}]
+    rows = [
+        {
+            "document": f"/rows.jsonl#{n}",
+            "digest": str(n),
+            "title": "",
+            "text": small,
+            "row": n,
+            "own_text": True,
+        }
+        for n in (1, 2)
+    ]
+    body = {"collection": "rows", "root": "/rows.jsonl"}
+    service.post(
+        "/add", {**body, "documents": [{**row, "chunks": chunks} for row in rows]}
+    ).raise_for_status()
+    hits = service.post("/search", {"collection": "rows", "query": "four years", "k": 5}).json()["hits"]
+    assert [(hit["text"], hit["end"] - hit["start"]) for hit in hits] == [(small, 42)] * 2
+    assert {hit["document"] for hit in hits} == {"/rows.jsonl#1", "/rows.jsonl#2"}
+    assert len({hit["source"] for hit in hits}) == 1
+    for hit in hits:
+        assert Path(hit["source"]).read_bytes()[hit["start"] : hit["end"]].decode() == small
+    assert service.post("/drop", {"collection": "rows"}).json() == {"dropped": 1}
+    assert service.post("/search", {"collection": "rows", "query": "four"}).status_code == 404
+
     second = service.spawn(0)
     out, _ = second.communicate()
     assert second.returncode == 2

@@ -6,6 +6,15 @@
 #   "pypdfium2==5.15.2",
 #   "python-docx==1.2.0",
 #   "selectolax==1.0.2",
+#   "semantic-text-splitter==0.33.1",
+#   "tree-sitter==0.26.1",
+#   "tree-sitter-cpp==0.23.4",
+#   "tree-sitter-go==0.25.0",
+#   "tree-sitter-java==0.23.5",
+#   "tree-sitter-javascript==0.25.0",
+#   "tree-sitter-python==0.25.0",
+#   "tree-sitter-rust==0.24.2",
+#   "tree-sitter-typescript==0.23.2",
 # ]
 # ///
 """Parse a folder of documents, cut it into chunks and hand them to the retriever.
@@ -18,13 +27,19 @@ The spec:
     root                what that path is called in citations (default: inputs.documents)
     glob                only paths under the folder that match, such as "**/*.md" (default: all)
     collection          name of the index
+    chunking            one of `strategies.STRATEGIES` (default structure)
     words, overlap      longest chunk and overlap of neighbours, in words (default 200 and 30)
     fields              {"id", "title", "text"}: columns of JSONL, CSV and TSV (default: by name)
+    ocr                 languages of scans as tesseract names them, such as "eng+deu" (default: no OCR)
     services.retriever  {"url", "token_env"} of serve_retriever
+    compare             instead of ingesting: [strategy], each measured on the questions below
+    inputs.questions    JSONL of {question, passage, document?}; without it `documents` is a folder in
+                        BEIR's layout
 
 The result: ``{collection, documents, chunks, added, updated, removed, unchanged, skipped: [{path, why}],
 warnings: [{path, why}], seconds, documents_per_s}``; `documents` and `chunks` count what the collection
-holds afterwards.
+holds afterwards. Of a comparison: ``{measured: [{strategy, chunks, seconds, documents_per_s, search_ms,
+scores: {question: 0 to 1}}]}``.
 
 Every chunk is a range of a *canonical text*, in UTF-8 bytes. For Markdown, plain text and source code that
 is the file itself, byte for byte, if it is UTF-8; else, and for HTML, PDF and DOCX, it is the extracted
@@ -34,7 +49,7 @@ gone is removed. A document that cannot be parsed is named in `skipped`, and the
 operating system refuses to give stays in the index as it was.
 Parsing is bounded in time, memory, pages and characters.
 
-Not covered: text in pictures (run an OCR program first), office formats but DOCX, a chunk across PDF pages.
+Not covered: text in pictures but whole pages of PDF, office formats but DOCX, a chunk across PDF pages.
 """
 
 from __future__ import annotations
@@ -44,19 +59,23 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import compare
 import rows
+import semantic
+from chunks import size
 from failures import Refused, Unreadable
 from files import find_files, read
-from parser_process import ParserProcess
+from parser_process import ParserProcess, Read
 from retriever import Retriever
+from strategies import STRATEGIES, Way
 from titles import title_of_name
 
-FORMAT = "2"  # part of every document's digest: raise it when parsing or chunking changes
+FORMAT = "3"  # part of every document's digest: raise it when parsing or chunking changes
 BATCH_CHUNKS = 48
 BATCH_CHARS = 2_000_000
 MOST_ROWS_NAMED = 20  # of those of one file that are left out
@@ -69,8 +88,7 @@ class Ingest:
     retriever: Retriever
     collection: str
     root: Path
-    words: int
-    overlap: int
+    way: Way
     fields: dict[str, str] = field(default_factory=dict)
     done: int = 0
     batch: list[dict[str, Any]] = field(default_factory=list)
@@ -116,7 +134,7 @@ class Ingest:
         digest = self.digest(data)
         if self.unchanged(name, digest, known):
             return
-        parsed = self.parser.read(Path(file), data, self.words, self.overlap)
+        parsed = self.parsed(Path(file), data)
         if parsed.warning:
             self.warnings.append({"path": name, "why": parsed.warning})
         document = {
@@ -149,12 +167,22 @@ class Ingest:
         digest = self.digest(f"{row.title}\0{row.text}".encode())
         if self.unchanged(name, digest, known):
             return
-        parsed = self.parser.read(Path("row.txt"), row.text.encode(), self.words, self.overlap)
+        parsed = self.parsed(Path("row.txt"), row.text.encode())
         whole = {"text": parsed.text, "own_text": True, "row": row.number, "chunks": parsed.chunks}
         self.send({"document": name, "digest": digest, "title": row.title, **whole})
 
+    def parsed(self, path: Path, data: bytes) -> Read:
+        read = self.parser.read(path, data, self.way)
+        if self.way.strategy != "semantic":
+            return read
+        text = read.text.encode()
+        pieces = [text[unit["start"] : unit["end"]].decode() for unit in read.chunks]
+        vectors = semantic.vectors_of(self.retriever, pieces)
+        sizes = [size(piece) for piece in pieces]
+        return replace(read, chunks=semantic.grouped(read.chunks, sizes, vectors, self.way.words))
+
     def digest(self, data: bytes) -> str:
-        return hashlib.sha256(f"{FORMAT}:{self.words}:{self.overlap}:".encode() + data).hexdigest()
+        return hashlib.sha256(f"{FORMAT}:{self.way}:".encode() + data).hexdigest()
 
     def unchanged(self, name: str, digest: str, known: dict[str, str]) -> bool:
         """Whether it is indexed as it is; then it stays."""
@@ -191,7 +219,10 @@ def slice_of(document: dict[str, Any], pieces: Sequence[dict[str, Any]]) -> dict
     """The part of a document that holds these chunks, with their offsets moved."""
     first, last = pieces[0]["start"], max(piece["end"] for piece in pieces)
     text = document["text"].encode()[first:last].decode()
-    moved = [{**piece, "start": piece["start"] - first, "end": piece["end"] - first} for piece in pieces]
+    moved = [
+        {**piece, "start": piece["start"] - first, "end": piece["end"] - first, "parent": None}
+        for piece in pieces
+    ]
     return {**document, "text": text, "chunks": moved}
 
 
@@ -199,7 +230,7 @@ def event(kind: str, **values: Any) -> None:
     print(json.dumps({"event": kind, **values}), flush=True)
 
 
-def reporter(expected: int) -> Callable[[int, bool], None]:
+def reporter(expected: int, unit: str = "documents") -> Callable[[int, bool], None]:
     """Progress events, at most two a second, and the last one. Rows are expected by counting lines."""
     began, told = time.monotonic(), 0.0
 
@@ -215,9 +246,9 @@ def reporter(expected: int) -> Callable[[int, bool], None]:
             "progress",
             done=done,
             total=total,
-            unit="documents",
+            unit=unit,
             seconds_left=left,
-            documents_per_s=round(rate, 2),
+            **{f"{unit}_per_s": round(rate, 2)},
         )
 
     return progress
@@ -231,28 +262,23 @@ def left_out(base: Path, found: Iterable[tuple[Path, str]]) -> list[tuple[Path, 
     return [(path, why or ("" if path.name == "corpus.jsonl" else why_not)) for path, why in found]
 
 
-def ingest(spec: dict[str, Any]) -> dict[str, Any]:
+def ingest(spec: Mapping[str, Any], retriever: Retriever, report: bool = True) -> dict[str, Any]:
     began = time.monotonic()
     base = Path(spec["inputs"]["documents"])
     root = Path(spec.get("root") or base)
-    words, overlap = int(spec.get("words", 200)), int(spec.get("overlap", 30))
-    if not 0 <= overlap < words:
-        raise Refused(f"overlap {overlap} must be smaller than words {words}")
+    way = Way(spec.get("chunking", "structure"), int(spec.get("words", 200)), int(spec.get("overlap", 30)))
+    way = replace(way, ocr=spec.get("ocr", ""))
+    if not 0 <= way.overlap < way.words:
+        raise Refused(f"overlap {way.overlap} must be smaller than words {way.words}")
+    if way.strategy not in STRATEGIES:
+        raise Refused(f"There is no chunking {way.strategy!r}", f"there are: {', '.join(STRATEGIES)}")
     found = left_out(base, find_files(base, spec.get("glob", "")))
     if not any(not why for _, why in found):
         raise Refused(f"No document under {root}", "name a folder with Markdown, HTML, text or PDF files")
-    service = spec["services"]["retriever"]
-    retriever = Retriever(service["url"], os.environ.get(service["token_env"], ""))
     expected = sum(rows.count_rows(path) if rows.holds_rows(path) else 1 for path, why in found if not why)
-    job = Ingest(
-        retriever,
-        spec["collection"],
-        root,
-        words,
-        overlap,
-        dict(spec.get("fields") or {}),
-        progress=reporter(expected),
-    )
+    job = Ingest(retriever, spec["collection"], root, way, dict(spec.get("fields") or {}))
+    if report:
+        job.progress = reporter(expected)
     finished = job.run(base, found)
     seconds = time.monotonic() - began
     return {
@@ -268,9 +294,36 @@ def ingest(spec: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def compared(spec: Mapping[str, Any], retriever: Retriever) -> dict[str, Any]:
+    """Each strategy measured on the questions, one after the other."""
+    documents, path = Path(spec["inputs"]["documents"]), spec["inputs"].get("questions")
+    questions = compare.passage_questions(Path(path)) if path else compare.beir_questions(documents)
+    if not questions:
+        raise Refused("There is no question with a judgment", "see whether questions and documents fit")
+    ways: list[str] = list(spec["compare"])
+    measured: list[dict[str, Any]] = []
+    for number, strategy in enumerate(ways):
+        progress = reporter(len(questions) * len(ways), "questions")
+
+        def ingested(collection: str, strategy: str = strategy) -> dict[str, Any]:
+            event("progress", message=f"ingesting: {strategy}")
+            asked = {**spec, "collection": collection, "chunking": strategy, "root": str(documents)}
+            return ingest(asked, retriever, report=False)
+
+        def told(done: int, before: int = number * len(questions), progress: Any = progress) -> None:
+            progress(before + done, False)
+
+        found = compare.measure(retriever, questions, ingested, told)
+        measured.append({"strategy": strategy, **found})
+    return {"measured": measured}
+
+
 def main(spec_path: str, out: str) -> int:
     try:
-        result = ingest(json.loads(Path(spec_path).read_text(encoding="utf-8")))
+        spec = json.loads(Path(spec_path).read_text(encoding="utf-8"))
+        service = spec["services"]["retriever"]
+        retriever = Retriever(service["url"], os.environ.get(service["token_env"], ""))
+        result = compared(spec, retriever) if spec.get("compare") else ingest(spec, retriever)
     except Refused as error:
         event("error", message=error.message, hint=error.hint)
         return 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from canonical import Block, Parsed
@@ -21,6 +21,7 @@ class Chunk:
     end: int
     heading: tuple[str, ...]
     page: int | None
+    parent: tuple[int, int] | None = None  # the range of what is given in its place
 
 
 def size(text: str) -> int:
@@ -33,9 +34,18 @@ def chunks_of(parsed: Parsed, words: int, overlap: int) -> list[Chunk]:
 
     A chunk after another of the same section begins with up to `overlap` words of it, in whole sentences.
     """
+    return as_chunks(parsed.text, ranges_of(parsed.text, blocks_of(parsed), words, overlap))
+
+
+def blocks_of(parsed: Parsed) -> list[Block]:
+    """Its blocks; of a text of headings alone, all of it."""
     text = parsed.text
-    whole = stripped(text, int(text.startswith("\ufeff")), len(text), ())  # of a text of headings alone
-    blocks = parsed.blocks or ([whole] if whole else [])
+    whole = stripped(text, int(text.startswith("\ufeff")), len(text), ())
+    return parsed.blocks or ([whole] if whole else [])
+
+
+def ranges_of(text: str, blocks: Sequence[Block], words: int, overlap: int) -> list[Block]:
+    """As `chunks_of` says, in characters."""
     ranges: list[Block] = []
     for piece in (piece for block in blocks for piece in split(text, block, words)):
         last = ranges[-1] if ranges else None
@@ -48,8 +58,17 @@ def chunks_of(parsed: Parsed, words: int, overlap: int) -> list[Chunk]:
             room = min(overlap, words - size(text[last.end : piece.end]))
             start = overlap_start(text, last, room, piece.start)
         ranges.append(Block(start, piece.end, piece.heading, piece.page))
-    offsets = byte_offsets(text, (place for item in ranges for place in (item.start, item.end)))
-    return [Chunk(offsets[r.start], offsets[r.end], r.heading, r.page) for r in ranges]
+    return ranges
+
+
+def as_chunks(text: str, ranges: Sequence[Block], parents: Sequence[Block] = ()) -> list[Chunk]:
+    """The same in bytes; `parents`, if there are some, are those of the ranges, in order."""
+    offsets = byte_offsets(text, (place for item in (*ranges, *parents) for place in (item.start, item.end)))
+    above = [(offsets[p.start], offsets[p.end]) for p in parents] or [None] * len(ranges)
+    return [
+        Chunk(offsets[r.start], offsets[r.end], r.heading, r.page, parent)
+        for r, parent in zip(ranges, above, strict=True)
+    ]
 
 
 def split(text: str, block: Block, words: int) -> Iterator[Block]:

@@ -7,6 +7,7 @@ bounded on Linux only; elsewhere the limits of size and time have to do.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import multiprocessing
 import resource
 from dataclasses import dataclass
@@ -14,17 +15,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from chunks import chunks_of
 from failures import Unreadable
 from parsers import parser_of
+from strategies import Way, cut
 
 SECONDS = 120.0  # for one document; 50 MB of text take half of it
+OCR_SECONDS = 3600.0
 MEMORY_BYTES = 2_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """A document's canonical text and its chunks: ``{start, end, heading, page}``, offsets in bytes."""
+    """A document's canonical text and its chunks: {start, end, heading, page, parent}, in bytes."""
 
     title: str
     text: str
@@ -41,14 +43,15 @@ class ParserProcess:
         self.process: Any = None
         self.pipe: Connection | None = None
 
-    def read(self, path: Path, data: bytes, words: int, overlap: int) -> Read:
+    def read(self, path: Path, data: bytes, way: Way) -> Read:
         """Parse and cut. Raises `Unreadable`, also when a limit is reached or the parser crashes."""
         pipe = self.pipe or self.start()
         try:
-            pipe.send((path.name, data, words, overlap))
-            if not pipe.poll(self.seconds):
+            pipe.send((path.name, data, dataclasses.astuple(way)))
+            seconds = OCR_SECONDS if way.ocr else self.seconds
+            if not pipe.poll(seconds):
                 self.close()
-                raise Unreadable(f"parsing it takes longer than {self.seconds:.0f} s; split it")
+                raise Unreadable(f"parsing it takes longer than {seconds:.0f} s; split it")
             why, read = pipe.recv()
         except (EOFError, ConnectionError):
             self.close()
@@ -85,12 +88,11 @@ def serve(pipe: Connection, other_end: Connection, memory: int) -> None:
             pipe.send(answer(*pipe.recv(), memory))
 
 
-def answer(
-    name: str, data: bytes, words: int, overlap: int, memory: int
-) -> tuple[str, tuple[Any, ...] | None]:
+def answer(name: str, data: bytes, way: tuple[Any, ...], memory: int) -> tuple[str, tuple[Any, ...] | None]:
     try:
-        parsed = parser_of(Path(name))(data)
-        chunks = chunks_of(parsed, words, overlap)
+        how = Way(*way)
+        parsed = parser_of(Path(name), how.ocr)(data)
+        chunks = cut(parsed, how)
     except Unreadable as error:
         return str(error), None
     except MemoryError:
@@ -99,5 +101,5 @@ def answer(
         return f"the parser failed: {type(error).__name__}: {error}", None
     if not chunks:
         return "the document has no text", None
-    cut = [{"start": c.start, "end": c.end, "heading": list(c.heading), "page": c.page} for c in chunks]
-    return "", (parsed.title, parsed.text, parsed.own_text, parsed.warning, cut)
+    told = [dataclasses.asdict(chunk) for chunk in chunks]
+    return "", (parsed.title, parsed.text, parsed.own_text, parsed.warning, told)

@@ -7,14 +7,17 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import ocr
 from canonical import Parsed, Writer
 from failures import Unreadable
 from html_text import squeeze
 
 MOST_PAGES = 5_000
+FIGURE = re.compile(r"[-+±<>~$€£(]*\d[\d,.:/]*[%)*†‡kKMB]*|[-–—✓✗×]|n/?a", re.I)
 
 
-def parse_pdf(data: bytes) -> Parsed:
+def parse_pdf(data: bytes, languages: str = "") -> Parsed:
+    """`languages`: of which pages without a text layer are recognised; "" for none."""
     import pypdfium2 as pdfium
 
     if not data:
@@ -33,10 +36,10 @@ def parse_pdf(data: bytes) -> Parsed:
     with contextlib.closing(document):
         if len(document) > MOST_PAGES:
             raise Unreadable(f"{len(document)} pages; at most {MOST_PAGES} are read: split it")
-        return read_pages(document)
+        return read_pages(document, languages)
 
 
-def read_pages(document: Any) -> Parsed:
+def read_pages(document: Any, languages: str) -> Parsed:
     writer, scans, broken = Writer(), list[int](), list[int]()
     for number in range(1, len(document) + 1):
         lines, pictures = read_page(document, number - 1)
@@ -44,18 +47,23 @@ def read_pages(document: Any) -> Parsed:
             broken.append(number)
         elif pictures and not any(lines):
             scans.append(number)
+            if languages:
+                ocr.require()
+                with contextlib.closing(document[number - 1]) as page:
+                    lines = ocr.lines_of(page, languages)
         for kind, text in reflow(lines or ()):
             if kind == "heading":
                 writer.heading(2, text)
             else:
                 writer.block(text, number)
     if not writer.parts and scans:
-        raise Unreadable("the PDF has no text layer, a scan: run OCR first, e.g. ocrmypdf IN OUT")
+        raise Unreadable("the PDF has no text layer, a scan: ingest it with ocr=eng, or run ocrmypdf IN OUT")
     if not writer.parts:
         raise Unreadable("the PDF is damaged: no page could be read" if broken else "the PDF has no text")
     title = str(document.get_metadata_dict().get("Title") or "").strip()
-    scanned = (
-        f"pages without a text layer: {numbers(scans)}; run OCR, e.g. ocrmypdf --skip-text" if scans else ""
+    recognised = f"pages read by OCR, which makes mistakes: {numbers(scans)}" if scans and languages else ""
+    scanned = recognised or (
+        f"pages without a text layer: {numbers(scans)}; ingest it with ocr=eng" if scans else ""
     )
     damaged = f"damaged pages left out: {numbers(broken)}" if broken else ""
     return writer.parsed(title, "; ".join(filter(None, [scanned, damaged])))
@@ -83,7 +91,7 @@ def read_page(document: Any, index: int) -> tuple[list[str] | None, bool]:
 
 
 def reflow(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Join the lines of a page into ``("text" | "heading", paragraph)``.
+    """Join the lines of a page into ``("text" | "heading" | "table", paragraph)``.
 
     A paragraph ends at an empty line, or at a short line that ends a sentence. A heading is a short
     line without a full stop, at the start of a paragraph, before a long line that goes on in capitals.
@@ -91,7 +99,16 @@ def reflow(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
     lengths = sorted(len(line) for line in lines if line)
     width = lengths[len(lengths) * 3 // 4] if lengths else 0  # of a full line: some span two columns
     current: list[str] = []
+    tables, inside = tables_of(lines), 0
     for index, line in enumerate(lines):
+        if index in tables:
+            if current:
+                yield "text", joined(current)
+            current = []
+            inside, rows = tables[index]
+            yield "table", "\n".join(rows)
+        if index < inside:
+            continue
         following = lines[index + 1] if index + 1 < len(lines) else ""
         short = len(line) < 0.6 * width
         if not line:
@@ -109,6 +126,43 @@ def reflow(lines: Sequence[str]) -> Iterator[tuple[str, str]]:
                 current = []
     if current:
         yield "text", joined(current)
+
+
+def tables_of(lines: Sequence[str]) -> dict[int, tuple[int, list[str]]]:
+    """By the index of its first line: where a table ends, and its rows as ``label | cell | cell``.
+
+    A table is two lines or more that end in as many figures, two or more, and the line of their names above.
+    Not covered: tables without figures, and cells of several lines.
+    """
+    found: dict[int, tuple[int, list[str]]] = {}
+    at = 0
+    while at < len(lines):
+        end, width = at, figures(lines[at])
+        while end < len(lines) and figures(lines[end]) == width:
+            end += 1
+        if width < 2 or end - at < 2:
+            at += 1
+            continue
+        rows = [" | ".join(cells(line, width)) for line in lines[at:end]]
+        names = lines[at - 1].split() if at and at - 1 not in {last - 1 for last, _ in found.values()} else []
+        first = at
+        if names and width <= len(names) <= width + 1:
+            first, rows = at - 1, [" | ".join(names), *rows]
+        found[first] = end, rows
+        at = end
+    return found
+
+
+def figures(line: str) -> int:
+    """How many figures a line ends in."""
+    words = line.split()
+    return next((n for n, word in enumerate(reversed(words)) if not FIGURE.fullmatch(word)), len(words))
+
+
+def cells(line: str, width: int) -> list[str]:
+    words = line.split()
+    label = " ".join(words[:-width])
+    return [*([label] if label else []), *words[-width:]]
 
 
 def is_heading(line: str) -> bool:

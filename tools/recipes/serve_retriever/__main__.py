@@ -38,7 +38,10 @@ POST with JSON, ``Authorization: Bearer …``; errors are ``{"error": {"message"
     /embed         {collection, documents} -> {embedded}: only warms the vectors
     /add           {collection, root, documents} -> {added, updated, unchanged}
     /finish        {collection, root, keep} -> {removed, documents, chunks}: drops what is not kept
+    /drop          {collection} -> {dropped}: the whole collection, whether there is one or not
     /search        {collection, query, k, mode, fusion, bm25} -> {hits}
+    /features      {collection, query} -> {names, documents, rows}: of the first candidates
+    /ranking       {collection, weights, means, deviations} -> {kept}: learned weights; none forgets them
     /sentences     {collection, question, k, limit} -> {sentences, answer, evidence, features, missing}
     /support       {pairs: [{claim, sentences}]} -> {support: [[{similarity, coverage, contradicts}]]}
     /v1/embeddings OpenAI's: {input, encoding_format} -> {data: [{embedding}], usage}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from bodies import Claims, Question, Search, Spans
 from evidence import SYNONYM, asked_words, contradicts, covered, evidence, extract, fits
-from passages import citation, place, stems_of
+from passages import Row, citation, place, stems_of
 from retriever import Retriever
-from searching import rank
+from searching import given, rank
 from sentences import sentences_of
 from words import WORD, analyze
 
@@ -19,14 +18,11 @@ def sentences(retriever: Retriever, ask: Question) -> dict[str, Any]:
     """The sentences that speak to a question, and how well the collection covers it."""
     collection = retriever.find(ask.collection)
     query = Search(collection=ask.collection, query=ask.question, k=ask.k)
-    ranked = rank(retriever, collection, query)
-    rows = retriever.store.chunks(chunk for chunk, _ in ranked)
-    ranked = [(chunk, score) for chunk, score in ranked if chunk in rows]
+    passages = given(retriever, rank(retriever, collection, query))
+    rows = {row["id"]: row for row, _ in passages}
     words_ = asked_words(ask.question)
     weights = retriever.keywords_index(collection).idf(words_)
-    found = score_sentences(
-        retriever, ask.question, weights, [(rows[chunk], score) for chunk, score in ranked]
-    )
+    found = score_sentences(retriever, ask.question, weights, passages)
     answer = extract(found)
     found.sort(key=lambda sentence: -sentence["score"])
     home = rows[found[0]["chunk"]] if found else None
@@ -41,7 +37,7 @@ def sentences(retriever: Retriever, ask: Question) -> dict[str, Any]:
     }
 
 
-def shares_of(retriever: Retriever, words_: Mapping[str, str], row: sqlite3.Row) -> dict[str, float]:
+def shares_of(retriever: Retriever, words_: Mapping[str, str], row: Row) -> dict[str, float]:
     """How far a passage speaks of each word of a question: 1 for the same stem, less if only near."""
     present = set(stems_of(row))
     near = sorted({word for word in WORD.findall(f"{place(row)} {row['text']}".lower()) if analyze(word)})
@@ -62,7 +58,7 @@ def score_sentences(
     retriever: Retriever,
     question: str,
     weights: Mapping[str, float],
-    ranked: Sequence[tuple[sqlite3.Row, float]],
+    ranked: Sequence[tuple[Row, float]],
 ) -> list[dict[str, Any]]:
     pairs = [(row, score, s) for row, score in ranked for s in sentences_of(row["text"], place(row))]
     if not pairs:

@@ -11,9 +11,12 @@ from bodies import (
     Addition,
     Claims,
     Documents,
+    Drop,
     Embeddings,
+    Features,
     Finish,
     Question,
+    Ranking,
     Scope,
     Search,
     Spans,
@@ -22,7 +25,7 @@ from bodies import (
 from problems import Problem
 from pydantic import BaseModel, ValidationError
 from retriever import Retriever
-from searching import search
+from searching import features, ranking, search
 from vectors import embeddings
 
 BODY_BYTES = 128_000_000
@@ -31,7 +34,10 @@ ROUTES: dict[str, tuple[type[BaseModel], Callable[[Retriever, Any], dict[str, An
     "/documents": (Scope, Retriever.documents),
     "/embed": (Documents, Retriever.embed),
     "/add": (Addition, Retriever.add),
+    "/drop": (Drop, Retriever.drop),
+    "/features": (Features, features),
     "/finish": (Finish, Retriever.finish),
+    "/ranking": (Ranking, ranking),
     "/search": (Search, search),
     "/sentences": (Question, sentences),
     "/spans": (Spans, spans),

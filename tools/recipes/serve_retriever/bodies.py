@@ -19,10 +19,12 @@ class NewChunk:
     heading: list[str]
     text: str
     embedded: str
+    parent: tuple[int, int] | None = None  # the range that is given in its place
 
     def moved(self, by: int) -> NewChunk:
         """The same chunk of a text that begins `by` bytes later."""
-        return dataclasses.replace(self, start=self.start + by, end=self.end + by)
+        parent = (self.parent[0] + by, self.parent[1] + by) if self.parent else None
+        return dataclasses.replace(self, start=self.start + by, end=self.end + by, parent=parent)
 
     def digest(self, embedder: str) -> str:
         return hashlib.sha256(f"{embedder}\n{self.embedded}".encode()).hexdigest()
@@ -49,6 +51,7 @@ class Range(Body):
     end: int = Field(gt=0)
     page: int | None = None
     heading: list[str] = []
+    parent: tuple[int, int] | None = None
 
 
 class NewDocument(Body):
@@ -74,7 +77,7 @@ class NewDocument(Body):
             raise Problem(422, f"{self.document}: no text at bytes {piece.start}-{piece.end} of {len(data)}")
         above = " > ".join(dict.fromkeys(filter(None, [self.title, *piece.heading])))
         embedded = f"{above}\n{text}" if above else text
-        return NewChunk(piece.start, piece.end, piece.page, piece.heading, text, embedded)
+        return NewChunk(piece.start, piece.end, piece.page, piece.heading, text, embedded, piece.parent)
 
 
 class Documents(Body):
@@ -86,6 +89,10 @@ class Documents(Body):
 class Addition(Documents):
     root: str
     staged: bool = False  # unseen until `/finish`
+
+
+class Drop(Body):
+    collection: str
 
 
 class Finish(Scope):
@@ -109,7 +116,25 @@ class Search(Body):
     feedback: bool = False  # pseudo-relevance feedback on vectors
     diffusion: bool = True  # of fused scores, among candidates that resemble each other
     where: dict[str, Value | list[Value] | Bounds] = Field({}, max_length=20)  # filters; all of them hold
+    rewrites: list[str] = Field([], max_length=8)  # other wordings of the query
+    rerank: bool = True  # by what was learned from judgments, where something was
+    diversity: float = Field(0.0, ge=0, le=1)  # how much it counts against a hit to resemble others
+    tokens: int = Field(0, ge=0)  # of the embedder, at most so many in all hits; 0: no limit
     per_document: int = Field(0, ge=0, le=1000)  # at most so many hits of one document; 0: no limit
+
+
+class Features(Body):
+    collection: str
+    query: str = Field(min_length=1, max_length=10_000)
+
+
+class Ranking(Body):
+    """Weights of standardised features; none at all: forget what was learned."""
+
+    collection: str
+    weights: list[float] = []
+    means: list[float] = []
+    deviations: list[float] = []
 
 
 class Question(Body):

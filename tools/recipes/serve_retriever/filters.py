@@ -1,8 +1,8 @@
 """Filters on what is known of documents: chunks that meet all of them.
 
-`document` (name, ``*`` and ``?`` as in a shell), `path` (a name begins with it), `title` and `page` are known of
-every document; other names are fields of its own: of its row, or of a Markdown file's front matter. A list of
-values means any of them; ``{"gte": …, "lte": …}`` a range. Values compare as text, so that "3" is 3.
+`document` (name, ``*`` and ``?`` as in a shell), `path` (a name begins with it), `title` and `page` are known
+of every document; other names are fields of its own: of its row, or of a Markdown file's front matter. A
+list of values means any of them; ``{"gte": …, "lte": …}`` a range. Values compare as text, so that "3" is 3.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shutil
 import sqlite3
 import threading
 from collections import Counter
@@ -11,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bodies import Addition, Documents, Finish, NewChunk, NewDocument, Scope, Who
+from bodies import Addition, Documents, Drop, Finish, NewChunk, NewDocument, Scope, Who
 from embedder import Embedder
 from keywords import ExactKeywords, Keywords
+from learned import Learned, load
 from passages import stems_of
 from problems import Problem
 from resident import Resident
@@ -44,6 +46,7 @@ class Retriever:
         self.exact: dict[int, tuple[int, ExactKeywords]] = {}
         self.resident: dict[int, Resident] = {}
         self.indexes: dict[int, Any] = {}
+        self.learned: dict[int, Learned | None] = {}
         for row in self.store.collections():
             if row["embedder"] == embedder.name:
                 self.mend(row["id"], row["dirty"])
@@ -118,6 +121,15 @@ class Retriever:
                 if collection not in self.resident:
                     self.resident[collection] = Resident(self.store.collection_vectors(collection))
         return self.resident[collection]
+
+    def ranking_of(self, collection: int) -> Learned | None:
+        """What was learned from judgments on this collection, if anything was."""
+        if collection not in self.learned:
+            self.learned[collection] = load(self.ranking_file(collection))
+        return self.learned[collection]
+
+    def ranking_file(self, collection: int) -> Path:
+        return self.data / "ranking" / f"{collection}.json"
 
     def mend(self, collection: int, dirty: int) -> None:
         """Make the derived indexes hold just the chunks that the store holds."""
@@ -208,6 +220,20 @@ class Retriever:
             self.update_vectors(collection, added, removed)
             self.update_keywords(collection, added, removed)
         self.settle(collection)
+
+    def drop(self, ask: Drop) -> dict[str, Any]:
+        """Forget a collection. Texts that were extracted stay, so that old citations hold."""
+        rows = self.store.rows("SELECT id FROM collections WHERE name = ?", ask.collection)
+        with self.writing:
+            for (collection,) in rows:
+                with self.store.transaction() as db:
+                    db.execute("DELETE FROM collections WHERE id = ?", (collection,))
+                self.chroma.delete_collection(self.vectors_index(collection).name)
+                for held in (self.indexes, self.keywords, self.exact, self.resident, self.learned):
+                    held.pop(collection, None)
+                self.ranking_file(collection).unlink(missing_ok=True)
+                shutil.rmtree(self.data / "bm25" / str(collection), ignore_errors=True)
+        return {"dropped": len(rows)}
 
     def homes(self, documents: Sequence[NewDocument]) -> dict[str, tuple[str, int]]:
         """The file that holds each document's canonical text, and at which byte: rows share one."""

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from bodies import Search
+from bodies import Features, Ranking, Search
+from features import NAMES
 from filters import matching
 from keywords import ExactKeywords
-from passages import hit, stems_of
-from ranking import best, fuse_ranks, fuse_scores, limited
+from learned import Pool, described, save
+from passages import Row, hit, stems_of, with_parents
+from ranking import best, diverse, fuse_rankings, fuse_ranks, fuse_scores, limited
 from retriever import DEPTH, Retriever
 from sieve import Sieve
 from words import analyze, analyze_all
 
 NEIGHBOURS, SHARE, POWER = 3, 0.25, 4  # of `diffused`
+SIBLINGS = 5  # how many chunks of one parent may come before others
 FEEDBACK, ALPHA = 3, 0.7  # Rocchio: q' = α·q + (1-α)·mean of the first FEEDBACK vectors
 
 
@@ -22,12 +25,34 @@ def search(retriever: Retriever, ask: Search) -> dict[str, Any]:
     collection = retriever.find(ask.collection)
     while True:
         generation = retriever.staging.generation(collection)
-        ranked = rank(retriever, collection, ask)
-        rows = retriever.store.chunks(chunk for chunk, _ in ranked)
+        found = given(retriever, rank(retriever, collection, ask))
+        if len(found) < ask.k and any(row["parent_start"] is not None for row, _ in found):
+            wider = ask.model_copy(update={"k": SIBLINGS * ask.k})  # chunks of one parent count as one
+            found = given(retriever, rank(retriever, collection, wider))[: ask.k]
         if generation == retriever.staging.generation(collection):
             break  # else an ingest became whole meanwhile: a part of each is neither
-    kept = [(rows[chunk], score) for chunk, score in ranked if chunk in rows]
-    return {"hits": [hit(row, at, score) for at, (row, score) in enumerate(kept, start=1)]}
+    if ask.tokens:
+        found = within(found, ask.tokens, retriever.embedder.tokens)
+    return {"hits": [hit(row, at, score) for at, (row, score) in enumerate(found, start=1)]}
+
+
+def within(
+    found: Sequence[tuple[Row, float]], budget: int, count: Callable[[Sequence[str]], int]
+) -> list[tuple[Row, float]]:
+    """The best that fit into a budget of tokens, one that is too long left out for shorter ones after it."""
+    kept: list[tuple[Row, float]] = []
+    for row, score in found:
+        tokens = count([row["text"]])
+        if tokens <= budget:
+            budget -= tokens
+            kept.append((row, score))
+    return kept
+
+
+def given(retriever: Retriever, ranked: Sequence[tuple[int, float]]) -> list[tuple[Row, float]]:
+    """What is handed out for chunks: they themselves, or their parents."""
+    rows = retriever.store.chunks(chunk for chunk, _ in ranked)
+    return with_parents((rows[chunk], score) for chunk, score in ranked if chunk in rows)
 
 
 def rank(retriever: Retriever, collection: int, ask: Search) -> list[tuple[int, float]]:
@@ -36,20 +61,32 @@ def rank(retriever: Retriever, collection: int, ask: Search) -> list[tuple[int, 
     if ask.per_document:
         owners = retriever.store.owners(chunk for chunk, _ in ranked)
         ranked = limited(ranked, owners, ask.per_document)
+    if ask.diversity:
+        ranked = diverse(ranked, retriever.vectors_of(collection), ask.k, ask.diversity)
     return ranked[: ask.k]
 
 
 def candidates(retriever: Retriever, collection: int, ask: Search) -> list[tuple[int, float]]:
-    """Every candidate, as chunk ids with scores, best first."""
+    """Every candidate, as chunk ids with scores, best first; of several wordings, joined by their ranks."""
+    rankings = [
+        candidates_of(retriever, collection, ask, wording)
+        for wording in dict.fromkeys([ask.query, *ask.rewrites])
+    ]
+    return rankings[0] if len(rankings) == 1 else best(fuse_rankings(rankings))
+
+
+def candidates_of(
+    retriever: Retriever, collection: int, ask: Search, wording: str
+) -> list[tuple[int, float]]:
     depth = max(DEPTH, ask.k)
-    stems = analyze(ask.query) or analyze_all(ask.query)
+    stems = analyze(wording) or analyze_all(wording)
     sieve = sieve_of(retriever, collection, ask)
     sparse = (
         sparse_scores(retriever, collection, stems, depth, ask.bm25, sieve) if ask.mode != "dense" else {}
     )
     if ask.mode == "bm25":
         return best(sparse)
-    question = retriever.embedder.remembered([ask.query])[0]
+    question = retriever.embedder.remembered([wording])[0]
     if ask.feedback:
         question = with_feedback(
             retriever, question, dense_scores(retriever, collection, question, FEEDBACK, sieve)
@@ -59,12 +96,27 @@ def candidates(retriever: Retriever, collection: int, ask: Search) -> list[tuple
         return best(dense)
     if ask.fusion == "rrf":
         return best(fuse_ranks(dense, sparse))
+    found = pool(retriever, collection, question, dense, sparse, ask.diffusion)
+    learned = retriever.ranking_of(collection) if ask.rerank else None
+    return learned.rerank(retriever, collection, stems, found) if learned else found.ranked()
+
+
+def pool(
+    retriever: Retriever,
+    collection: int,
+    question: Any,
+    dense: Mapping[int, float],
+    sparse: Mapping[int, float],
+    diffusion: bool,
+) -> Pool:
+    """Scores of every candidate that either half of the search brought."""
     chunks, vectors = retriever.vectors_of(collection).of({**dense, **sparse})
     near = dict(zip(chunks, (vectors @ question).tolist(), strict=True)) if chunks else {}
     fused = fuse_scores(near, sparse)
-    if ask.diffusion and len(chunks) > NEIGHBOURS:
-        return best(dict(zip(chunks, diffused([fused[chunk] for chunk in chunks], vectors), strict=True)))
-    return best(fused)
+    scores = fused
+    if diffusion and len(chunks) > NEIGHBOURS:
+        scores = dict(zip(chunks, diffused([fused[chunk] for chunk in chunks], vectors), strict=True))
+    return Pool(near, sparse, fused, scores)
 
 
 def diffused(scores: Sequence[float], vectors: Any) -> list[float]:
@@ -134,3 +186,23 @@ def sparse_scores(
         exact = ExactKeywords({chunk: stems_of(row) for chunk, row in rows.items()})
         retriever.exact[collection] = row["version"], exact
     return exact.search(stems, limit, sieve)
+
+
+def features(retriever: Retriever, ask: Features) -> dict[str, Any]:
+    """What is known of each of the first candidates: what a ranking is learned from."""
+    collection = retriever.find(ask.collection)
+    stems = analyze(ask.query) or analyze_all(ask.query)
+    sieve = sieve_of(retriever, collection, Search(collection=ask.collection, query=ask.query))
+    sparse = sparse_scores(retriever, collection, stems, DEPTH, "tantivy", sieve)
+    question = retriever.embedder.remembered([ask.query])[0]
+    dense = dense_scores(retriever, collection, question, DEPTH, sieve)
+    found = pool(retriever, collection, question, dense, sparse, diffusion=True)
+    _, documents, rows = described(retriever, collection, stems, found)
+    return {"names": NAMES, "documents": documents, "rows": rows}
+
+
+def ranking(retriever: Retriever, ask: Ranking) -> dict[str, Any]:
+    """Keep a ranking that was learned, or forget it."""
+    collection = retriever.find(ask.collection)
+    retriever.learned[collection] = save(retriever.ranking_file(collection), ask)
+    return {"kept": bool(ask.weights)}

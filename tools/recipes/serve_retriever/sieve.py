@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Sieve:
-    """`only`: those that filters leave (None: no filter). `hidden`: those of ingests that aren't whole yet."""
+    """`only`: those that filters leave (None: no filter). `hidden`: those of ingests under way."""
 
     only: Set[int] | None = None
     hidden: Set[int] = frozenset()

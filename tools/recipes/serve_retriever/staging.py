@@ -1,8 +1,8 @@
 """Documents of ingests under way: stored and indexed, but found only once their ingest is whole.
 
-An ingest of a root stages what is new or changed in a collection of its own, which nobody can name. Its chunks
-are in the indexes already, and hidden; `promote` exchanges old for new in one transaction. A process that was
-killed leaves what it had staged, and the next ingest of that root goes on from there.
+An ingest of a root stages what is new or changed in a collection of its own, which nobody can name. Its
+chunks are in the indexes already, and hidden; `promote` exchanges old for new in one transaction. A process
+that was killed leaves what it had staged, and the next ingest of that root goes on from there.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Staging:
         self.chunks[collection] = frozenset(self.hidden(collection) - set(removed) | set(added))
 
     def promote(self, collection: int, root: str, keep: Set[str]) -> tuple[list[str], list[int]]:
-        """Make what is staged the truth: names of documents that are gone, and chunks to take out of the indexes.
+        """Make what is staged the truth: names of documents that are gone, and chunks to unindex.
 
         Of what is staged and what was there before, only documents in `keep` stay.
         """

@@ -14,7 +14,7 @@ from typing import Any
 from bodies import NewChunk, NewDocument
 from problems import Problem
 
-VERSION = 2  # of the schema: raise it with a step in `migrate`
+VERSION = 3  # of the schema: raise it with a step in `migrate`
 VECTOR_DAYS = 1.0  # a vector that no chunk uses is kept this long: an ingest may be about to add it
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS collections(
@@ -28,14 +28,15 @@ CREATE TABLE IF NOT EXISTS documents(
 CREATE TABLE IF NOT EXISTS chunks(
   id INTEGER PRIMARY KEY AUTOINCREMENT, document INTEGER NOT NULL REFERENCES documents(id) ON DELETE CASCADE,
   start INTEGER NOT NULL, "end" INTEGER NOT NULL, page INTEGER, heading TEXT NOT NULL, text TEXT NOT NULL,
-  vector TEXT NOT NULL);
+  vector TEXT NOT NULL, parent_start INTEGER, parent_end INTEGER);
 CREATE INDEX IF NOT EXISTS chunks_of_document ON chunks(document);
 CREATE INDEX IF NOT EXISTS chunks_of_vector ON chunks(vector);
 CREATE TABLE IF NOT EXISTS vectors(
   digest TEXT PRIMARY KEY, value BLOB NOT NULL, made_at REAL NOT NULL) WITHOUT ROWID;
 """
 CHUNKS = """
-SELECT c.id, c.start, c."end", c.page, c.heading, c.text, c.vector, d.name AS document, d.title, d.source
+SELECT c.id, c.start, c."end", c.page, c.heading, c.text, c.vector, c.parent_start, c.parent_end,
+  d.name AS document, d.title, d.source
 FROM chunks c JOIN documents d ON d.id = c.document
 """
 
@@ -162,6 +163,8 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
         ("collections", "owner TEXT NOT NULL DEFAULT ''"),
         ("collections", "staging_of INTEGER REFERENCES collections(id) ON DELETE CASCADE"),
         ("documents", "meta TEXT NOT NULL DEFAULT '{}'"),
+        ("chunks", "parent_start INTEGER"),
+        ("chunks", "parent_end INTEGER"),
     ):
         names = {row["name"] for row in db.execute(f"PRAGMA table_info({table})")}
         if column.split()[0] not in names:
@@ -182,7 +185,8 @@ def drop_document(db: sqlite3.Connection, collection: int, name: str) -> list[in
 
 
 INSERT_CHUNK = """
-INSERT INTO chunks(document, start, "end", page, heading, text, vector) VALUES(?, ?, ?, ?, ?, ?, ?)
+INSERT INTO chunks(document, start, "end", page, heading, text, vector, parent_start, parent_end)
+VALUES(?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 
@@ -196,7 +200,8 @@ def insert_document(
     embedder: str,
 ) -> list[int]:
     cursor = db.execute(
-        "INSERT INTO documents(collection, name, root, digest, title, source, meta) VALUES(?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO documents(collection, name, root, digest, title, source, meta)"
+        " VALUES(?, ?, ?, ?, ?, ?, ?)",
         (
             collection,
             document.document,
@@ -218,6 +223,7 @@ def insert_document(
             json.dumps(chunk.heading),
             chunk.text,
             chunk.digest(embedder),
+            *(chunk.parent or (None, None)),
         )
         ids.append(int(db.execute(INSERT_CHUNK, values).lastrowid or 0))
     return ids
