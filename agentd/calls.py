@@ -141,6 +141,30 @@ class Calls:
         self._check_launch(name, outcome)
         return self._quotes.of(name, outcome).quote
 
+    async def foresee(self, name: str, arguments: dict[str, Any], caller: Caller) -> tuple[Quote, str, str]:
+        """Quote, what the rules say of the call (allow, ask, deny), and why. Starts nothing, tells nobody."""
+        tool, caller, launch, quote = self._tool(name), self.tainted(caller), None, Quote()
+        checked = self._validate(tool, arguments)
+        if tool.launches:
+            with self._reading(tool, caller):
+                outcome = await self._handle(tool, checked, caller)
+            if not isinstance(outcome, Launch):
+                return Quote(basis="is there already"), "allow", "it is there already"
+            self._check_launch(name, outcome)
+            launch = self._stored(self._quotes.of(name, outcome))
+            quote = self._quotes.of(name, outcome).quote
+        elif tool.on_check is not None:
+            await tool.on_check(self.context(caller), **checked)
+        decision = decide(self._rules, self._as_call(name, arguments, caller, launch, quote))
+        return quote, decision.effect, decision.why
+
+    def range_of(self, name: str, arguments: Mapping[str, Any], caller: Caller) -> tuple[str, str]:
+        """What the rules say of a call whose arguments are not all known: if it takes nothing, and if all."""
+        least = self._as_call(name, arguments, self.tainted(caller), None, Quote())
+        least = least.model_copy(update={"launches": self._tool(name).launches})
+        most = least.model_copy(update={"max_micro_usd": 10**12, "hours": 1e6} if least.launches else {})
+        return decide(self._rules, least).effect, decide(self._rules, most).effect
+
     # --- what callers have read ---------------------------------------------------------------
 
     def saw(self, caller: Caller, answer: BaseModel, tool: Tool | None = None) -> tuple[str, ...]:
@@ -281,8 +305,25 @@ class Calls:
         quote: Quote = Quote(),  # noqa: B008 - it is frozen
     ) -> Decision:  # fmt: skip
         """What the rules say; `launch` is one as stored. Raises `Denied`, and journals it."""
+        call = self._as_call(name, arguments, caller, launch, quote)
+        decision = decide(self._rules, call)
+        if decision.effect == "deny":
+            self._journal.append(
+                "call.denied", call.tool, caller.principal, rule=decision.rule, surface=caller.surface
+            )
+            raise Denied(
+                f"Policy denies {call.tool!r}: {decision.why}",
+                hint=f"Choose another rule set, or mend rule {decision.rule!r} of {self._rules.name!r}",
+            )
+        return decision
+
+    def _as_call(
+        self, name: str, arguments: Mapping[str, Any], caller: Caller, launch: Mapping[str, Any] | None,
+        quote: Quote,
+    ) -> Call:  # fmt: skip
+        """A call as the rules see it."""
         tool, now = self.tools.get(name), datetime.datetime.now().astimezone()
-        call = Call(
+        return Call(
             tool=name,
             arguments=self._binder.with_defaults(name, arguments),
             principal=caller.principal,
@@ -300,16 +341,6 @@ class Calls:
             day=DAYS[now.weekday()],
             taint=caller.taint,
         )
-        decision = decide(self._rules, call)
-        if decision.effect == "deny":
-            self._journal.append(
-                "call.denied", call.tool, caller.principal, rule=decision.rule, surface=caller.surface
-            )
-            raise Denied(
-                f"Policy denies {call.tool!r}: {decision.why}",
-                hint=f"Choose another rule set, or mend rule {decision.rule!r} of {self._rules.name!r}",
-            )
-        return decision
 
     # --- launching --------------------------------------------------------------------------
 
@@ -319,20 +350,7 @@ class Calls:
         """Make the call durable as a queued job; what it needs decided is decided in the background."""
         self._check_launch(name, launch)
         estimate, launch = launch.quote, self._quotes.of(name, launch)
-        recipe = find_recipe(self._offer.plugins, launch.recipe)
-        stored = {
-            **asdict(launch),
-            "inputs": {k: str(v) for k, v in launch.inputs.items()},
-            "needs": list(launch.needs),
-            "secrets": list(launch.secrets),
-            "service": launch.service.model_dump() if launch.service else None,
-            "quote": None,
-            "spec": dict(launch.spec),
-            "env": dict(launch.env),
-            "recipe_path": str(recipe),
-            "recipe_digest": digest_recipe(recipe),
-        }
-        stored["max_micro_usd"] = self._binder.each(stored)
+        stored = self._stored(launch)
         self._decide(name, arguments, caller, stored, launch.quote)
         self._ledger.check(name, caller.payer, self._binder.most(stored))
         with self._store.transaction():
@@ -357,6 +375,23 @@ class Calls:
             self._journal.append("job.queued", row.id, caller.principal, tool=name, surface=caller.surface)
         self._admit_later(row.id)
         return row
+
+    def _stored(self, launch: Launch) -> dict[str, Any]:
+        """A launch as it lies in the table of jobs."""
+        recipe = find_recipe(self._offer.plugins, launch.recipe)
+        stored = {
+            **asdict(launch),
+            "inputs": {k: str(v) for k, v in launch.inputs.items()},
+            "needs": list(launch.needs),
+            "secrets": list(launch.secrets),
+            "service": launch.service.model_dump() if launch.service else None,
+            "quote": None,
+            "spec": dict(launch.spec),
+            "env": dict(launch.env),
+            "recipe_path": str(recipe),
+            "recipe_digest": digest_recipe(recipe),
+        }
+        return stored | {"max_micro_usd": self._binder.each(stored)}
 
     def _check_launch(self, name: str, launch: Launch) -> None:
         """What no approval could mend. Raises `InputError`, `Unavailable`, `DiskFull`."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agentd import __version__
+from agentd.agent.drafts import Drafts
 from agentd.agent.goals import Goals, Reply
 from agentd.agent.runs import Runs
 from agentd.artifacts import Artifacts
@@ -244,6 +245,7 @@ class Daemon:
             self.changes.announce,
         )
         self.runs = Runs(runs, self.calls, self.jobs, self.journal, self.changes, goals)
+        self.drafts = Drafts(self.calls, goals, self.ask)
         offer.runs = self._sight.runs = self.runs
         self.notifiers: Notifiers = open_notifiers(config.notify, NotifierTable(self.store), self.journal)
         self._caretaker = Caretaker()

@@ -782,8 +782,8 @@ class Tool:
 
     `arguments` is a pydantic model made from the handler's keyword-only parameters, `result` the
     model its answer is checked against (a launching tool answers with a `JobView`). One that is not
-    `listed` is called by name like any other, but MCP clients are not shown it. `trusted`, `content` and
-    `outward` are as `tool` has them.
+    `listed` is called by name like any other, but MCP clients are not shown it. `trusted`, `content`,
+    `outward` and `gives` are as `tool` has them.
     """
 
     name: str
@@ -801,8 +801,16 @@ class Tool:
     trusted: bool | tuple[str, ...] = False
     content: tuple[str, ...] = ()
     outward: bool = False
+    gives: tuple[str, ...] = ()
     on_done: Done | None = None
     on_check: Handler | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of what it gives in the end; empty where that is not said, or differs."""
+        if self.launches:
+            return self.gives
+        return () if self.result.model_config.get("extra") == "allow" else tuple(self.result.model_fields)
 
     def check(self, fn: Handler) -> Handler:
         """Register what is checked before a person is asked, for a tool that launches nothing.
@@ -836,6 +844,7 @@ def tool(
     trusted: bool | Sequence[str] = False,
     content: Sequence[str] = (),
     outward: bool | None = None,
+    gives: Sequence[str] = (),
 ) -> Callable[[Handler], Tool]:
     """Make a tool of ``async def name(ctx, *, arg: Annotated[T, Field(description=…)] = …)``.
 
@@ -850,7 +859,8 @@ def tool(
     not trusted has to ask before calls that change something, cost, or reach out. `content` names arguments
     that carry text and decide nothing (not whom it goes to, how much, which model, which path): filling
     them from such a result weighs nothing. `outward` says whether a call can carry text to a place that its
-    caller chooses, as `open_world` does by default.
+    caller chooses, as `open_world` does by default. `gives` names what the result of a launched job holds:
+    plans refer to it.
     """
 
     def wrap(handler: Handler) -> Tool:
@@ -885,6 +895,7 @@ def tool(
             trusted=trusted if isinstance(trusted, bool) else tuple(trusted),
             content=tuple(content),
             outward=open_world if outward is None else outward,
+            gives=tuple(gives),
         )
 
     return wrap

@@ -20,7 +20,25 @@ FEWEST_ROWS = 8
 START_S, ROWS_PER_S = 4.0, 400.0
 
 
-@tool(title="Check a training set", launches=True, trusted=("dataset", "name", "path", "ok"))
+@tool(
+    title="Check a training set",
+    launches=True,
+    trusted=("dataset", "name", "path", "ok"),
+    gives=(
+        "dataset",
+        "name",
+        "path",
+        "rows",
+        "duplicates",
+        "near_duplicates",
+        "conflicts",
+        "too_long",
+        "tokens_median",
+        "tokens_max",
+        "problems",
+        "ok",
+    ),
+)
 async def check_dataset(
     ctx: Context,
     *,

@@ -61,7 +61,27 @@ KEPT_ANSWERS_MB = 512
 # --- evaluate -------------------------------------------------------------------------------
 
 
-@tool(title="Evaluate a model on a suite", launches=True, open_world=True, trusted=True)
+@tool(
+    title="Evaluate a model on a suite",
+    launches=True,
+    open_world=True,
+    trusted=True,
+    gives=(
+        "report",
+        "suite",
+        "model",
+        "label",
+        "metric",
+        "score",
+        "low",
+        "high",
+        "n",
+        "errors",
+        "tokens_per_s",
+        "seconds",
+        "rows",
+    ),
+)
 async def evaluate(
     ctx: Context,
     *,
@@ -364,7 +384,26 @@ def _evaluation_quote(
 # --- baseline -------------------------------------------------------------------------------
 
 
-@tool(title="Fit a baseline without a generating model", launches=True, trusted=True)
+@tool(
+    title="Fit a baseline without a generating model",
+    launches=True,
+    trusted=True,
+    gives=(
+        "report",
+        "suite",
+        "model",
+        "label",
+        "metric",
+        "score",
+        "low",
+        "high",
+        "n",
+        "errors",
+        "tokens_per_s",
+        "seconds",
+        "rows",
+    ),
+)
 async def baseline(
     ctx: Context,
     *,

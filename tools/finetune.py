@@ -62,7 +62,12 @@ class Work:
         return shared + self.batch_size * (self.row_tokens - shared)
 
 
-@tool(title="Fine-tune a model", launches=True, trusted=True)
+@tool(
+    title="Fine-tune a model",
+    launches=True,
+    trusted=True,
+    gives=("model", "adapter", "base", "loss", "steps", "seconds", "tokens_per_s", "size_bytes"),
+)
 async def finetune(
     ctx: Context,
     *,

@@ -27,7 +27,13 @@ UNSAFE = ("humaneval", "humaneval_instruct", "humaneval_plus", "mbpp", "mbpp_ins
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 
 
-@tool(title="Run lm-evaluation-harness", launches=True, open_world=True, trusted=True)
+@tool(
+    title="Run lm-evaluation-harness",
+    launches=True,
+    open_world=True,
+    trusted=True,
+    gives=("model", "scores", "reports", "n", "seconds"),
+)
 async def evaluate_harness(
     ctx: Context,
     *,

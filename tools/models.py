@@ -106,7 +106,14 @@ class ModelList(BaseModel):
 # --- bringing one in ------------------------------------------------------------------------
 
 
-@tool(title="Get a model", launches=True, idempotent=True, open_world=True, trusted=True)
+@tool(
+    title="Get a model",
+    launches=True,
+    idempotent=True,
+    open_world=True,
+    trusted=True,
+    gives=("model", "path", "digest", "size_bytes", "parameters", "context"),
+)
 async def get_model(
     ctx: Context,
     *,

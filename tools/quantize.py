@@ -27,7 +27,12 @@ Scheme = Literal["int8-w8a8", "int8-w8a8-static", "fp8-dynamic", "int4-w4a16"]
 Method = Literal["rtn", "gptq"]
 
 
-@tool(title="Quantize a model", launches=True, trusted=True)
+@tool(
+    title="Quantize a model",
+    launches=True,
+    trusted=True,
+    gives=("model", "artifact", "scheme", "bytes", "bytes_before", "seconds"),
+)
 async def quantize(
     ctx: Context,
     *,

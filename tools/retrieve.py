@@ -170,7 +170,24 @@ async def known_collection(ctx: Context, service: ServiceView, name: str) -> Non
 # --- ingest -----------------------------------------------------------------------------------
 
 
-@tool(title="Ingest documents", launches=True, idempotent=True, trusted=("collection",))
+@tool(
+    title="Ingest documents",
+    launches=True,
+    idempotent=True,
+    trusted=("collection",),
+    gives=(
+        "collection",
+        "documents",
+        "chunks",
+        "added",
+        "updated",
+        "removed",
+        "unchanged",
+        "skipped",
+        "warnings",
+        "seconds",
+    ),
+)
 async def ingest(
     ctx: Context,
     *,

@@ -47,7 +47,13 @@ class Stopped(BaseModel):
     serves: list[str]
 
 
-@tool(title="Serve a model", launches=True, idempotent=True, trusted=True)
+@tool(
+    title="Serve a model",
+    launches=True,
+    idempotent=True,
+    trusted=True,
+    gives=("job", "url", "serves", "ready"),
+)
 async def serve(
     ctx: Context,
     *,

@@ -124,7 +124,7 @@ class Goals:
     def options(self, wanted: Wanted) -> Options:
         """Raises `NotFound` for a model that is not there, `InputError` where none can be guessed."""
         model = wanted.model or self._thinker()
-        self._models_of(model)
+        self.models_of(model)
         return Options(model=model, limits=wanted.limits, resumed_at=-1, resumed_after=0)
 
     def resumed(self, run: RunRow, limits: Mapping[str, Any]) -> Options:
@@ -141,11 +141,15 @@ class Goals:
             resumed_after=len(self._table.steps(run.id)),
         )
 
+    def left(self, caller: Caller) -> int | None:
+        """What the caller's budget still holds, in micro-USD; None is no limit."""
+        return self._left(caller)
+
     async def pursue(self, run: RunRow) -> Ended:
         """Pursue a run's goal from where it is to its end."""
         loaded = await asyncio.to_thread(importlib.import_module, "agentd.agent.pursuit")
         module: Any = loaded
-        models = self._models_of(run.options["model"])
+        models = self.models_of(run.options["model"])
         around = module.Surroundings(
             self._table,
             self.turns,
@@ -154,7 +158,7 @@ class Goals:
             self._ask,
             models,
             self._announce,
-            await self._situation(run),
+            await self.situation(_caller_of(run), run.id),
         )
         return await module.Pursuit(run, around).run()
 
@@ -172,7 +176,7 @@ class Goals:
             else "Name one in agentd.toml, or: agentd call get_model source=…, then serve it",
         )
 
-    def _models_of(self, name: str) -> list[Model]:
+    def models_of(self, name: str) -> list[Model]:
         if (alias := self._catalog.alias(name)) is not None:
             named = [*alias.weights, *alias.fallbacks]
             return [self._catalog.models[each] for each in named if each in self._catalog.models]
@@ -181,12 +185,11 @@ class Goals:
             raise NotFound("model", name, known)
         return [self._catalog.models[name]]
 
-    async def _situation(self, run: RunRow) -> str:
+    async def situation(self, caller: Caller, run_id: str = "") -> str:
         """Time, machine, budget, what is open and was done before: a few lines, for the first message."""
-        caller = Caller(run.principal, "operate", run.surface, run.cwd, is_agent=True, project=run.project)
         seen, left = self._sight.of(caller), self._left(caller)
         jobs = seen.jobs.list(state="live", limit=SHOWN)
-        before = [each for each in seen.runs.list(limit=SHOWN) if each["id"] != run.id]
+        before = [each for each in seen.runs.list(limit=SHOWN) if each["id"] != run_id]
         lines = [
             f"Now: {datetime.datetime.now().astimezone():%A, %Y-%m-%d %H:%M %Z}",
             f"Machine: {self._accelerator}" + ("" if self._accelerator != "cpu" else " only, no GPU"),
@@ -206,6 +209,10 @@ class Goals:
         except AgentdError:
             return []
         return [each["name"] for each in found.model_dump()["collections"]][:SHOWN]
+
+
+def _caller_of(run: RunRow) -> Caller:
+    return Caller(run.principal, "operate", run.surface, run.cwd, is_agent=True, project=run.project)
 
 
 def _mistake(error: ValidationError) -> str:

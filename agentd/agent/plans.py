@@ -38,7 +38,18 @@ from agentd import documents
 from agentd.errors import DataError, InputError, NotFound
 from agentd.sdk import Tool
 
-__all__ = ["Plan", "Step", "check", "fill", "holds", "load_plan", "parse_plan", "references", "with_params"]
+__all__ = [
+    "Plan",
+    "Step",
+    "as_yaml",
+    "check",
+    "fill",
+    "holds",
+    "load_plan",
+    "parse_plan",
+    "references",
+    "with_params",
+]
 
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][\w-]*(?:\.[\w-]+)*)\}")
 _CONDITION = re.compile(r"\s*(\$\{[^}]+\})\s*(==|!=|<=|>=|<|>|not in|in)\s*(.+?)\s*")
@@ -57,6 +68,7 @@ class Step(Strict):
     args: dict[str, Any] = {}
     needs: tuple[str, ...] = ()
     when: str = Field("", description='such as "${gate.verdict} == better"')
+    expect: str = Field("", description="what it should come to, for those who read the plan")
     each: str | list[Any] | None = None
 
     def references(self) -> set[str]:
@@ -86,6 +98,18 @@ def load_plan(path: Path) -> Plan:
 
 def parse_plan(text: str, path: Path | str) -> Plan:
     return documents.parse(text, Plan, path)
+
+
+def as_yaml(plan: Plan) -> str:
+    """The plan as a person edits it: without what is empty."""
+    steps = [
+        {name: list(value) if isinstance(value, tuple) else value
+         for name, value in step.model_dump(exclude_defaults=True).items()}
+        for step in plan.steps
+    ]  # fmt: skip
+    params = {"params": plan.params} if plan.params else {}
+    said = {"plan": plan.plan, "goal": plan.goal, **params, "steps": steps}
+    return yaml.safe_dump(said, sort_keys=False, allow_unicode=True, width=100)
 
 
 def with_params(plan: Plan, given: Mapping[str, Any]) -> Plan:
@@ -143,10 +167,19 @@ def _check_step(plan: Plan, step: Step, tools: Mapping[str, Tool]) -> None:
     for path in references([step.args, step.when, step.each]):
         first, _, rest = path.partition(".")
         name = rest.partition(".")[0]
+        if first in ids and name:
+            _check_key(plan.step(first), name, tools, _where(step, first))
         if first == "params" and name and name not in plan.params:
             raise _Mistake(NotFound("parameter", name, plan.params), _where(step, "params"))
         if first == "item" and step.each is None:
             raise _Mistake("${item} needs 'each'", _where(step, "item"))
+
+
+def _check_key(of: Step, name: str, tools: Mapping[str, Tool], where: str) -> None:
+    """Whether a step gives what is referred to, as far as that is known."""
+    keys = ("items",) if of.each is not None else tools[of.tool].keys if of.tool in tools else ()
+    if keys and name not in keys:
+        raise _Mistake(NotFound(f"key of what step {of.id!r} gives", name, keys), where)
 
 
 def _check_condition(when: str) -> None:
@@ -207,7 +240,8 @@ def _check_arguments(step: Step, tool: Tool) -> None:
     try:
         tool.arguments.model_validate(step.args)
     except ValidationError as error:
-        for problem in error.errors():
+        problems = error.errors()  # a name that is unknown first: it may be the one that is needed, misspelt
+        for problem in sorted(problems, key=lambda each: each["type"] != "extra_forbidden"):
             field = str(problem["loc"][0]) if problem["loc"] else ""
             if problem["type"] == "extra_forbidden":
                 unknown = NotFound(f"argument of {tool.name}", field, tool.arguments.model_fields)

@@ -30,7 +30,17 @@ from pydantic_ai.tools import ToolDefinition
 from agentd.errors import NotFound
 from agentd.sdk import Model
 
-__all__ = ["ANSWER", "Dialect", "NotReadable", "action_schema", "chat", "dialect_of", "not_shown", "parts_of"]
+__all__ = [
+    "ANSWER",
+    "Dialect",
+    "NotReadable",
+    "action_schema",
+    "chat",
+    "dialect_of",
+    "first_object",
+    "not_shown",
+    "parts_of",
+]
 
 Dialect = Literal["native", "constrained", "text"]
 ANSWER = "final_answer"
@@ -190,7 +200,7 @@ def _acted(text: str, *, strict: bool) -> Iterator[ModelResponsePart]:
 
 
 def _actions(text: str, *, strict: bool) -> list[dict[str, Any]]:
-    found = text if strict else _first_object(text)
+    found = text if strict else first_object(text)
     try:
         value = json.loads(found)
         actions = value.get("actions", [value])
@@ -224,7 +234,7 @@ def _written(text: str, known: Collection[str]) -> list[tuple[str, dict[str, Any
     return calls
 
 
-def _first_object(text: str) -> str:
+def first_object(text: str) -> str:
     """The first JSON object in a text: small models put words and fences around it."""
     start = text.find("{")
     if start < 0:

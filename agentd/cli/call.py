@@ -108,6 +108,12 @@ def tools(name: str | None, json_: bool) -> None:
 @click.option("--max-tokens", type=click.IntRange(min=1), help="Tokens into and out of the model (500,000).")
 @click.option("--max-usd", type=click.FloatRange(min=0), help="Money, for its requests and its jobs (1).")
 @click.option("--max-hours", type=click.FloatRange(min=0, min_open=True), help="Time, sleep included (168).")
+@click.option("--plan-only", is_flag=True, help="Show the plan and what it would take; start nothing.")
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the drafted plan to a file, to be edited and run. Goes with --plan-only.",
+)
 @click.option("--resume", metavar="RUN", help="Go on with a run that failed or was stopped.")
 @click.option("--stop", "stop_", metavar="RUN", help="Stop a run; finished steps stay.")
 @click.option("--tell", metavar="RUN", help="Say something to the run of a goal: the words are PLAN|GOAL.")
@@ -117,6 +123,8 @@ def run(
     plan: str | None,
     settings: tuple[str, ...],
     model: str,
+    plan_only: bool,
+    save: Path | None,
     resume: str | None,
     stop_: str | None,
     tell: str | None,
@@ -128,17 +136,26 @@ def run(
 
     A plan is a file, or the name of a shipped one. A goal is said in words: a model pursues it with the
     tools, asks where policy says so, and ends with an answer, or with what was done, what was not, and what
-    to do next.
+    to do next. With --plan-only a model drafts a plan for it instead, or a plan of yours is looked at.
 
     \b
     Examples: agentd run tickets
               agentd run plan.yaml --set epochs=2 --json
               agentd run "which of our models is best at tickets?" --model big --max-usd 0.2
+              agentd run "quantize tickets-lora if it stays as good" --plan-only --save plan.yaml
               agentd run --tell run-1m8… "use the small data set"
               agentd run --resume run-1m8… --max-steps 60
     """
+    if save is not None and not (plan_only and plan and _is_goal(plan)):
+        raise InputError("--save is for a drafted plan", hint='agentd run "…" --plan-only --save plan.yaml')
+    if save is not None and save.exists():
+        raise InputError(f"{str(save)!r} is there already", hint="Name a new file")
     client = connect()
     limits = {name.removeprefix("max_"): value for name, value in most.items() if value is not None}
+    if plan_only:
+        draft = client.post("/api/plans", _to_draft(plan or "", settings, model, limits), timeout_s=None)
+        _print_draft(draft, save, json_)
+        return
     if stop_:
         view = client.post(f"/api/runs/{stop_}/stop")
         show.as_json(view) if json_ else show.errors.print(f"{stop_} stopped")
@@ -177,6 +194,58 @@ def run(
 def _is_goal(said: str) -> bool:
     """Words with a space between them, that name no file."""
     return " " in said.strip() and not Path(said).exists()
+
+
+def _to_draft(plan: str, settings: tuple[str, ...], model: str, limits: dict[str, float]) -> dict[str, Any]:
+    """What is asked of the daemon: to draft a plan for a goal, or to look at one."""
+    cwd = str(Path.cwd())
+    if _is_goal(plan):
+        if settings:
+            raise InputError("--set is for plans; a goal is said in words")
+        return {"goal": plan, "model": model, "limits": limits, "cwd": cwd}
+    if limits or model:
+        raise InputError(f"{plan!r} is a plan: --model and --max-… are for goals")
+    if not Path(plan).is_file():
+        raise InputError(f"{plan!r} is no file", hint='agentd run plan.yaml --plan-only, or say a goal: "…"')
+    text = Path(plan).read_text(encoding="utf-8")
+    return {"plan": text, "params": named_values(settings), "cwd": cwd}
+
+
+def _print_draft(draft: dict[str, Any], save: Path | None, json_: bool) -> None:
+    """A plan, what each of its steps would take and meet with, and the sum."""
+    if save is not None:
+        save.write_text(draft["plan"], encoding="utf-8")
+    if json_:
+        show.as_json(draft)
+        return
+    if draft["model"] and save is None:
+        show.console.print(show.escape(draft["plan"]))
+    rows = [
+        (
+            step["id"],
+            step["tool"],
+            ", ".join(step["needs"]),
+            step["policy"],
+            show.span(quote["seconds"]) if (quote := step["quote"]) else "known later",
+            show.money(quote["micro_usd"]) if quote else "",
+        )
+        for step in draft["steps"]
+    ]
+    show.table(["step", "tool", "after", "policy", "takes about", "costs about"], rows, empty="")
+    show.facts(
+        {
+            "takes about": show.span(draft["seconds"]),
+            "costs about": show.money(draft["micro_usd"]),
+            "not counted": ", ".join(draft["unquoted"]),
+            "asks a person": ", ".join(draft["asks"]),
+            "the model read": ", ".join(draft["read"]),
+            "drafting cost": show.money(draft["spent_micro_usd"]) if draft["model"] else "",
+        }
+    )
+    if save is not None:
+        show.errors.print(
+            f"Written to {show.escape(str(save))}. Edit it, then: agentd run {show.escape(str(save))}"
+        )
 
 
 def _print_outcome(view: dict[str, Any], outcome: dict[str, Any]) -> None:

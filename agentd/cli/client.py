@@ -132,8 +132,11 @@ class Client:
     def get(self, path: str, **query: Any) -> Any:
         return self._send("GET", path, params={k: v for k, v in query.items() if v is not None})
 
-    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        return self._send("POST", path, json=dict(body or {}))
+    def post(
+        self, path: str, body: Mapping[str, Any] | None = None, *, timeout_s: float | None = 60.0
+    ) -> Any:
+        """`timeout_s` is how long the daemon may take; None is as long as it wants."""
+        return self._send("POST", path, json=dict(body or {}), timeout=timeout_s)
 
     def delete(self, path: str) -> Any:
         return self._send("DELETE", path)

@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,6 +62,7 @@ def api_routes(kernel: Kernel, shutdown: Callable[[], None]) -> list[Route]:
         ("GET", "/api/runs/{id}", "view", api.run),
         ("GET", "/api/runs/{id}/follow", "view", api.run_follow),
         ("POST", "/api/runs", "operate", api.run_start),
+        ("POST", "/api/plans", "operate", api.plan_draft),
         ("GET", "/api/runs/{id}/steps/{step}", "view", api.run_step),
         ("POST", "/api/runs/{id}/tell", "operate", api.run_tell),
         ("POST", "/api/runs/{id}/stop", "operate", api.run_stop),
@@ -218,10 +219,19 @@ class _Api:
     async def run_start(self, request: Request, caller: Caller) -> Response:
         """Pursue a goal: ``{"goal": …, "model": …, "limits": {…}, "cwd": …}``."""
         body = await body_of(request)
-        if cwd := _text(body, "cwd"):
-            caller = caller_of(request.scope, "cli", cwd=Path(cwd))
-        wanted = {name: value for name, value in body.items() if name not in ("goal", "cwd")}
-        return _json(self._kernel.runs.pursue(_text(body, "goal"), goals.Wanted.of(wanted), caller))
+        caller = _from_folder(request, body, caller)
+        return _json(self._kernel.runs.pursue(_text(body, "goal"), _wanted(body), caller))
+
+    async def plan_draft(self, request: Request, caller: Caller) -> Response:
+        """What a plan would take, before it is carried out: ``{"plan": text, "params": {…}, "cwd": …}``.
+
+        With ``{"goal": …, "model": …, "limits": {…}, "cwd": …}`` a model drafts one.
+        """
+        body = await body_of(request)
+        caller = _from_folder(request, body, caller)
+        if plan := _text(body, "plan"):
+            return _json(await self._kernel.drafts.foresee(plan, _params(body), caller))
+        return _json(await self._kernel.drafts.draft(_text(body, "goal"), _wanted(body), caller))
 
     async def run_step(self, request: Request, caller: Caller) -> Response:
         return _json(self._seen(caller).runs.step(_id(request), request.path_params["step"]))
@@ -427,6 +437,23 @@ def _text(body: dict[str, Any], name: str) -> str:
     if not isinstance(value, str):
         raise InputError(f"{name!r} must be a string, not {value!r}")
     return value
+
+
+def _from_folder(request: Request, body: Mapping[str, Any], caller: Caller) -> Caller:
+    """The caller in the folder that the body names, which paths are relative to."""
+    cwd = _text(dict(body), "cwd")
+    return caller_of(request.scope, "cli", cwd=Path(cwd)) if cwd else caller
+
+
+def _wanted(body: Mapping[str, Any]) -> goals.Wanted:
+    return goals.Wanted.of({name: value for name, value in body.items() if name not in ("goal", "cwd")})
+
+
+def _params(body: Mapping[str, Any]) -> dict[str, Any]:
+    params = body.get("params") or {}
+    if not isinstance(params, dict):
+        raise InputError(f"'params' must be an object, not {params!r}")
+    return cast("dict[str, Any]", params)
 
 
 def _number(request: Request, name: str, default: int) -> int:

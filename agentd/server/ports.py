@@ -97,6 +97,16 @@ class Runs(Protocol):
         ...
 
 
+class Drafts(Protocol):
+    async def draft(self, goal: str, wanted: goals.Wanted, caller: Caller) -> BaseModel:
+        """A checked plan for a goal, drafted by a model. Raises `InputError` where none holds."""
+        ...
+
+    async def foresee(self, plan: str, params: Mapping[str, Any], caller: Caller) -> BaseModel:
+        """What a plan's text would take. Raises `DataError` for what is wrong with it."""
+        ...
+
+
 class Goals(Protocol):
     def pursue(self, goal: str, wanted: goals.Wanted, caller: Caller) -> dict[str, Any]:
         """Start a run of a goal. Raises `InputError` before anything starts."""
@@ -262,6 +272,8 @@ class Kernel(Protocol):
 
     @property
     def runs(self) -> Goals: ...
+    @property
+    def drafts(self) -> Drafts: ...
     def attempt_folder(self, job_id: str) -> Path | None:
         """The folder of a job's newest attempt; None before the first. For administrators."""
         ...

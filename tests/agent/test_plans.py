@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,3 +186,31 @@ def test_every_shipped_plan_passes_its_check() -> None:
     tools = Plugins.open().tools()
     for path in shipped:
         plans.check(plans.load_plan(path), tools, path, path.read_text(encoding="utf-8"))
+
+
+def test_a_key_that_a_tool_does_not_give_is_a_mistake_of_the_plan() -> None:
+    gives = {"tune": replace(tune, gives=("model", "loss")), "score": score}
+    plans.check(parsed(), gives, "plan.yaml", PLAN)
+    text = PLAN.replace("${one.model}", "${one.modle}")
+    with pytest.raises(DataError, match="Did you mean 'model'") as caught:
+        plans.check(parsed(text), gives, "plan.yaml", text)
+    assert "steps.1(two).args" in str(caught.value)
+
+
+def test_a_plan_that_is_written_out_is_read_as_the_same_plan() -> None:
+    assert parsed(plans.as_yaml(parsed())) == parsed()
+
+
+def test_the_page_tells_of_each_tool_what_it_gives() -> None:
+    """Keys of the table in docs/plans.md are those that plans are checked against."""
+    page = (Path(__file__).parents[2] / "docs" / "plans.md").read_text(encoding="utf-8")
+    given = {tool.name: tool.gives for tool in Plugins((bundled_root(),)).tools().values() if tool.gives}
+    told = {
+        name: tuple(re.findall(r"`(\w+)`", keys))
+        for names, keys in re.findall(
+            r"^\| (`\w+`(?:, `\w+`)*) \| ((?:`\w+`(?:, )?){2,}) \|$", page, re.MULTILINE
+        )
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert given
+    assert {name: told[name] for name in given} == given

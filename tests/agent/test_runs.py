@@ -108,7 +108,7 @@ async def test_a_failed_step_ends_the_run_and_starts_nothing_more(daemon: Daemon
 @pytest.mark.parametrize(
     ("extra", "reason"),
     [
-        ('args: {text: "${a.nothing}"}', "There is no field of a 'nothing'"),
+        ('args: {text: "${a.text.nothing}"}', "There is no field of a.text 'nothing'"),
         ('when: "${a.text} < 3", args: {text: x}', "compares 'hi' with 3"),
         ('each: "${a.text}", args: {text: "${item}"}', "'each' should be a list, and is 'hi'"),
     ],

@@ -228,6 +228,11 @@ def test_a_quote_is_told_and_starts_nothing(agentd: Shell) -> None:
 def test_a_plan_is_run_and_its_steps_are_told_on_stderr(agentd: Shell) -> None:
     plan = "plan: p\ngoal: g\nparams: {t: x}\nsteps:\n  - {id: a, tool: say, args: {text: '${params.t}'}}\n"
     (agentd.folder / "plan.yaml").write_text(plan, encoding="utf-8")
+    draft = agentd.json("run", "plan.yaml", "--plan-only", "--set", "t=hi")
+    assert (draft["plan"], draft["steps"][0]["policy"], draft["unquoted"]) == (plan, "allow", [])
+    assert "costs about" in agentd("run", "plan.yaml", "--plan-only").stdout
+    assert "for a drafted plan" in agentd("run", "plan.yaml", "--save", "other.yaml", code=2).stderr
+    assert "no file" in agentd("run", "plans.yaml", "--plan-only", code=2).stderr
     view = agentd.json("run", "plan.yaml", "--set", "t=hi")
     assert (view["state"], view["steps"][0]["result"]["text"]) == ("succeeded", "hi")
     assert agentd.json("runs")[0]["id"] == view["id"]
