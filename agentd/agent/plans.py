@@ -159,7 +159,7 @@ def _check_step(plan: Plan, step: Step, tools: Mapping[str, Tool]) -> None:
         raise _Mistake("this id is taken", "id", hint="Give every step an id of its own")
     if step.tool not in tools:
         raise _Mistake(NotFound("tool", step.tool, tools), "tool")
-    _check_arguments(step, tools[step.tool])
+    _check_arguments(step, tools[step.tool], {} if step.when else plan.params)
     _check_condition(step.when)
     for name in sorted(step.dependencies()):
         if name not in ids:
@@ -235,10 +235,14 @@ def holds(condition: str, results: Mapping[str, Any]) -> bool:
         raise InputError(f"The condition {condition!r} compares {left!r} with {right!r}") from error
 
 
-def _check_arguments(step: Step, tool: Tool) -> None:
-    """Names of arguments, and values that are no references."""
+def _check_arguments(step: Step, tool: Tool, params: Mapping[str, Any]) -> None:
+    """Names of arguments, and values that no result is needed to know.
+
+    `params` is empty for a step with a condition: it may be left out for what a parameter says.
+    """
+    args = {name: _known(value, params) for name, value in step.args.items()}
     try:
-        tool.arguments.model_validate(step.args)
+        tool.arguments.model_validate(args)
     except ValidationError as error:
         problems = error.errors()  # a name that is unknown first: it may be the one that is needed, misspelt
         for problem in sorted(problems, key=lambda each: each["type"] != "extra_forbidden"):
@@ -248,8 +252,16 @@ def _check_arguments(step: Step, tool: Tool) -> None:
                 raise _Mistake(unknown, "args", field) from error
             if problem["type"] == "missing":
                 raise _Mistake("is needed", "args", field) from error
-            if not any(True for _ in references(step.args.get(field))):
+            if not any(True for _ in references(args.get(field))):
                 raise _Mistake(f"{problem['msg']} (it says {problem['input']!r})", "args", field) from error
+
+
+def _known(value: Any, params: Mapping[str, Any]) -> Any:
+    """`value` with parameters filled in, where it refers to nothing else."""
+    if all(path.startswith("params.") for path in references(value)):
+        with contextlib.suppress(NotFound):  # which parameter is missing is told with the reference
+            return fill(value, {"params": params})
+    return value
 
 
 def _lookup(path: str, results: Mapping[str, Any]) -> Any:

@@ -82,7 +82,8 @@ def test_a_missing_argument_is_named() -> None:
 def test_a_wrong_value_is_reported_and_a_reference_is_left_for_the_run() -> None:
     error = mistake('epochs: "${params.epochs}"', "epochs: many")
     assert (error.line, error.field) == (9, "steps.0(one).args.epochs")
-    text = PLAN.replace("${params.epochs}", "${params.models}")
+    text = PLAN.replace("${params.epochs}", "${zero.epochs}")
+    text = text.replace("steps:\n", "steps:\n  - {id: zero, tool: score, args: {model: base}}\n")
     plans.check(parsed(text), TOOLS, "plan.yaml", text)
 
 
@@ -214,3 +215,11 @@ def test_the_page_tells_of_each_tool_what_it_gives() -> None:
     }
     assert given
     assert {name: told[name] for name in given} == given
+
+
+def test_a_parameter_that_fits_no_argument_is_a_mistake_before_anything_runs() -> None:
+    other = plans.with_params(parsed(), {"epochs": "many"})
+    with pytest.raises(DataError, match="it says 'many'"):
+        plans.check(other, TOOLS, "plan.yaml", PLAN)
+    text = PLAN.replace("    tool: tune\n", "    tool: tune\n    when: '${params.epochs} != many'\n")
+    plans.check(plans.with_params(parsed(text), {"epochs": "many"}), TOOLS, "plan.yaml", text)
