@@ -58,7 +58,7 @@ async def check_dataset(
     Says at once which line and field is malformed; then, as a job that costs nothing, counts tokens, shows
     how the model's chat template renders rows and whether all of the answers would be learned, and finds
     duplicates, contradictions, rare labels, and rows of the suite: copies, shared runs of words and
-    paraphrases (these fail the job; paraphrases are looked for if the catalog has minilm-l6).
+    paraphrases (if the catalog has minilm-l6), which fail the job.
     Rows are {"prompt", "completion"}, {"messages"} or {"text"}. `finetune` takes the result's `dataset`.
     Not for files in other shapes: `prepare_data` first.
     """

@@ -98,8 +98,8 @@ async def finetune(
 ) -> Launch:
     """Train a model on rows of {"prompt", "completion"}, {"messages"} or {"text"}; loss on the answers only.
 
-    Needs a local model (`get_model`) and at least 8 rows (`check_dataset` first). Minutes to hours;
-    asks for approval with a quote. Result: model, adapter, base, loss, steps, seconds, size_bytes.
+    Needs a local model (`get_model`) and at least 8 rows (`check_dataset` first). Asks for
+    approval with a quote. Result: model, adapter, base, loss, steps, seconds, size_bytes.
     Not for making a model smaller (`quantize`), nor where a few examples in the prompt would do.
     """
     base, folder = local_model(ctx, model)

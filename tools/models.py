@@ -292,7 +292,7 @@ async def chat(
     max_tokens: Annotated[int, Field(ge=1, le=32_768, description="the longest answer, in tokens")] = 256,
     temperature: Annotated[float, Field(ge=0, le=2, description="0 always gives the likeliest answer")] = 0.0,
 ) -> ChatResult:
-    """Send one message to a model or alias and get its answer, with why that model was chosen and its cost.
+    """Send one message to a model or alias and get its answer, why that model was chosen, and its cost.
 
     A local model has to be served first (`serve`). Not for measuring quality: use `evaluate`.
     """

@@ -85,7 +85,7 @@ async def prepare_data(
     test: Annotated[Share, Field(description="share of rows kept for testing")] = 0.1,
     seed: Annotated[int, Field(ge=0, description="of the split and every draw")] = 0,
 ) -> Launch:
-    """Make training, validation and test rows from files as people have them, and keep them under a name.
+    """Make training, validation and test rows from files as people have them.
 
     Reads chats, tickets and transcripts; replaces personal data; leaves out duplicates and what the other
     options say, each with its reason; keeps near-duplicates, users and documents on one side of the split.

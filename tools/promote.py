@@ -59,7 +59,7 @@ async def promote(
     because: Annotated[str, Field(description="the reason in words; needed with force and abort")] = "",
     force: Annotated[bool, Field(description="move it without or against the evidence")] = False,
 ) -> Promotion:
-    """Point an alias at another model, so that everybody who uses it gets that model from now on.
+    """Point an alias at another model, for everybody who uses it.
 
     The two reports are compared anew, and the alias moves only if the model is better or not worse. With
     `stages` the daemon moves it on when a stage has shown enough, and back when errors, times or requests say

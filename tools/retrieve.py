@@ -43,7 +43,7 @@ DOCUMENTS = frozenset({".md", ".markdown", ".html", ".htm", ".pdf", ".txt", ".rs
 
 Collection = Annotated[str, Field(pattern=r"^[^\W_][\w .-]{0,62}$", description="name of the index")]
 Chunking = Literal["structure", "fixed", "recursive", "semantic", "hierarchical"]
-Embedder = Annotated[str, Field(description="an embedding model of the catalog")]
+Embedder = Annotated[str, Field(description="of the catalog")]
 
 
 # --- what comes back --------------------------------------------------------------------------
@@ -100,6 +100,7 @@ class CollectionRow(BaseModel):
     embedder: str
     documents: int
     chunks: int
+    owner: str = Field("", description="the principal it belongs to; empty: shared")
 
 
 class Collections(BaseModel):
@@ -160,7 +161,8 @@ async def same_embedder(ctx: Context, service: ServiceView, embedder: str) -> No
 
 
 async def known_collection(ctx: Context, service: ServiceView, name: str) -> None:
-    answer = await ctx.services.request(service, "/collections", {})
+    """Raises `NotFound` where there is none of that name, or it belongs to another principal."""
+    answer = await ctx.services.request(service, "/collections", {"principal": ctx.principal})
     names = [row["name"] for row in answer["collections"]]
     if name not in names:
         hint = "" if names else f"agentd call ingest path=FOLDER collection={name}"
@@ -201,15 +203,17 @@ async def ingest(
         Field(description="columns of JSONL, CSV"),
     ] = {},  # noqa: B006
     ocr: Annotated[str, Field(pattern=r"^[\w+]*$", description="of scans: eng+deu")] = "",
+    private: Annotated[bool, Field(description="yours alone")] = False,
     embedder: Embedder = EMBEDDER,
 ) -> Launch:
     """Index documents (Markdown, HTML, PDF, DOCX, text, code; rows of JSONL, CSV) for `search` and `answer`.
 
-    Only what changed is read again; files that are gone leave the index; what cannot be read is named.
+    Reads what changed; files that are gone leave the index, unreadable ones are named.
     Not for training data: use check_dataset.
     """
     if overlap >= words:
         raise InputError(f"overlap {overlap} must be smaller than words {words}")
+    owner = owner_of(ctx, collection, private)
     base, pattern = split_pattern(ctx, path)
     files, total = measure(base, pattern)
     if not files:
@@ -224,6 +228,7 @@ async def ingest(
         title=f"Ingest {path} into {collection}",
         spec={
             "collection": collection,
+            "owner": owner,
             "root": str(base),
             "glob": pattern,
             "chunking": chunking,
@@ -244,6 +249,16 @@ async def ingest(
 def _(ctx: Context, finished: Finished) -> dict[str, Any]:
     """The recipe's result as it is: the collection lives with the retriever."""
     return dict(finished.result)
+
+
+def owner_of(ctx: Context, collection: str, private: bool) -> str:
+    """The principal a collection belongs to; "" if it is shared. Raises `Conflict` if it is another's."""
+    owners = {row.name: row.owner for row in rows_of(ctx)}
+    owner = owners.get(collection, ctx.principal if private else "")
+    if owner not in ("", ctx.principal) or (private and not owner):
+        whose = "somebody else" if owner else "all"
+        raise Conflict(f"The collection {collection!r} belongs to {whose}", hint="take another name")
+    return owner
 
 
 def split_pattern(ctx: Context, path: str) -> tuple[Path, str]:
@@ -274,28 +289,38 @@ def quote(files: int, total: int) -> Quote:
 # --- what there is ----------------------------------------------------------------------------
 
 COLLECTIONS = """
-SELECT k.name, k.embedder, count(DISTINCT d.id) AS documents, count(c.id) AS chunks FROM collections k
-LEFT JOIN documents d ON d.collection = k.id LEFT JOIN chunks c ON c.document = d.id
-GROUP BY k.id ORDER BY k.name
+SELECT k.name, k.embedder, count(DISTINCT d.id) AS documents, count(c.id) AS chunks, k.owner
+FROM collections k LEFT JOIN documents d ON d.collection = k.id LEFT JOIN chunks c ON c.document = d.id
+WHERE k.staging_of IS NULL GROUP BY k.id ORDER BY k.name
 """
+
+COLLECTIONS_1 = COLLECTIONS.replace("k.owner", "''").replace("WHERE k.staging_of IS NULL ", "")
 
 
 @tool(
     title="List collections", result=Collections, read_only=True, idempotent=True, listed=False, trusted=True
 )
 async def list_collections(ctx: Context) -> Collections:
-    """Every collection with its embedder and its number of documents and chunks.
+    """The collections you may search: embedder, documents, chunks.
 
     Read from the retriever's file, so that nothing has to be started. Not for what the documents say: use
     `search`.
     """
+    return Collections(collections=[row for row in rows_of(ctx) if row.owner in ("", ctx.principal)])
+
+
+def rows_of(ctx: Context) -> list[CollectionRow]:
+    """Everybody's collections, from the retriever's file."""
     file = ctx.data_dir("retriever") / "store.sqlite"
     if not file.exists():
-        return Collections(collections=[])
+        return []
     with contextlib.closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True)) as store:
-        rows = store.execute(COLLECTIONS).fetchall()
+        try:
+            rows = store.execute(COLLECTIONS).fetchall()
+        except sqlite3.OperationalError:  # of before collections had owners; the retriever migrates it
+            rows = store.execute(COLLECTIONS_1).fetchall()
     names = list(CollectionRow.model_fields)
-    return Collections(collections=[CollectionRow(**dict(zip(names, row, strict=True))) for row in rows])
+    return [CollectionRow(**dict(zip(names, row, strict=True))) for row in rows]
 
 
 # --- search -----------------------------------------------------------------------------------
@@ -320,6 +345,7 @@ async def search(
         Literal["hybrid", "rrf", "dense", "bm25", "rank-bm25"],
         Field(description="rank-bm25: exact, slow"),
     ] = "hybrid",
+    where: Annotated[dict[str, Any], Field(description="document, page, own fields")] = {},  # noqa: B006
     rewrite: Annotated[str, Field(description="model, or 'rules'")] = "",
     diversity: Annotated[float, Field(ge=0, le=1, description="of hits")] = 0.0,
     tokens: Annotated[int, Field(ge=0, description="most; 0: any")] = 0,
@@ -331,7 +357,7 @@ async def search(
     service = await ready_retriever(ctx)
     await known_collection(ctx, service, collection)
     others = await wordings(ctx, rewrite, query) if rewrite else []
-    wanted = {"rewrites": others, "diversity": diversity, "tokens": tokens}
+    wanted = {"where": where, "rewrites": others, "diversity": diversity, "tokens": tokens}
     body = {"collection": collection, "query": query, "k": k, **MODES[mode], **wanted}
     found = await ctx.services.request(service, "/search", body)
     hits = [Hit(**hit, stale=not holds(hit)) for hit in found["hits"]]
@@ -364,8 +390,8 @@ async def answer(
 ) -> Answer:
     """Answer a question from ingested documents, every sentence with a checked citation, or abstain.
 
-    Abstains, and names what is missing, when the documents do not speak of it. Needs no model: by
-    default the sentences of the documents are quoted. Not for questions beyond the documents.
+    Abstains, and names what is missing, when the documents do not speak of it. Without a model their
+    sentences are quoted. Not for questions beyond the documents.
     """
     service = await ready_retriever(ctx)
     await known_collection(ctx, service, collection)

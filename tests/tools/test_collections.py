@@ -37,14 +37,19 @@ async def test_documents_and_chunks_are_counted(daemon: Daemon, tmp_path: Path) 
     store.executescript(layout())
     store.execute("INSERT INTO collections(name, embedder) VALUES ('handbook', 'minilm-l6'), ('empty', 'x')")
     for number in (1, 2):
-        store.execute("INSERT INTO documents VALUES (?, 1, ?, '/d', 'd', 't', 's')", (number, f"{number}.md"))
         store.execute(
-            "INSERT INTO chunks VALUES (NULL, ?, 0, 1, NULL, '', 't', 'v')",
+            "INSERT INTO documents(id, collection, name, root, digest, title, source)"
+            " VALUES (?, 1, ?, '/d', 'd', 't', 's')",
+            (number, f"{number}.md"),
+        )
+        store.execute(
+            'INSERT INTO chunks(document, start, "end", heading, text, vector)'
+            " VALUES (?, 0, 1, '', 't', 'v')",
             (number,),
         )
     store.commit()
     store.close()
     assert await listed(daemon, tmp_path) == [
-        {"name": "empty", "embedder": "x", "documents": 0, "chunks": 0},
-        {"name": "handbook", "embedder": "minilm-l6", "documents": 2, "chunks": 2},
+        {"name": "empty", "embedder": "x", "documents": 0, "chunks": 0, "owner": ""},
+        {"name": "handbook", "embedder": "minilm-l6", "documents": 2, "chunks": 2, "owner": ""},
     ]

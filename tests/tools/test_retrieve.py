@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -64,6 +66,8 @@ class Handler(BaseHTTPRequestHandler):
 
 class Bench:
     """The part of a Context that these tools use; the service behind it is real HTTP."""
+
+    principal = "user:ann"
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.cwd = folder, folder
@@ -302,3 +306,34 @@ def test_what_an_ingest_left_is_its_result(bench: Bench) -> None:
     result = {"collection": "handbook", "documents": 1}
     finished = Finished("job-2", {}, result, bench.folder, 1.0)
     assert retrieve.ingest.on_done(cast("Any", bench), finished) == result
+
+
+def test_a_private_collection_is_seen_and_written_by_its_owner_alone(bench: Bench) -> None:
+    bench.run()
+    (bench.folder / "a.md").write_text("a")
+    data = bench.data_dir("retriever")
+    data.mkdir(parents=True)
+    with contextlib.closing(sqlite3.connect(data / "store.sqlite")) as store:
+        store.executescript(
+            "CREATE TABLE collections(id INTEGER PRIMARY KEY, name, embedder, owner, staging_of);"
+            "CREATE TABLE documents(id INTEGER PRIMARY KEY, collection);"
+            "CREATE TABLE chunks(id INTEGER PRIMARY KEY, document);"
+            "INSERT INTO collections VALUES(1, 'ours', 'e', '', NULL), (2, 'hers', 'e', 'user:eve', NULL),"
+            " (3, 'mine', 'e', 'user:ann', NULL), (4, 'ours under way', 'e', '', 1);"
+        )
+    seen = call(retrieve.list_collections, bench).collections
+    assert [(row.name, row.owner) for row in seen] == [("mine", "user:ann"), ("ours", "")]
+    for name, private in (("hers", False), ("hers", True), ("ours", True)):
+        with pytest.raises(Conflict, match="belongs to"):
+            call(retrieve.ingest, bench, path="a.md", collection=name, private=private)
+    for name, private, owner in (("ours", False, ""), ("mine", False, "user:ann"), ("new", True, "user:ann")):
+        launch = call(retrieve.ingest, bench, path="a.md", collection=name, private=private)
+        assert launch.spec["owner"] == owner
+
+
+def test_a_search_names_who_asks_and_passes_filters_on(bench: Bench, listener: Listener) -> None:
+    bench.run()
+    listener.answers["/search"] = {"hits": []}
+    call(retrieve.search, bench, query="refund", collection="handbook", where={"tags": ["law"]})
+    assert listener.asked[0] == ("/collections", {"principal": "user:ann"})
+    assert listener.asked[1][1]["where"] == {"tags": ["law"]}

@@ -257,6 +257,37 @@ def test_two_ingests_at_once_leave_one_whole_collection(service: Service) -> Non
 
 
 @pytest.mark.slow
+def test_an_ingest_is_found_at_its_end_even_if_the_service_was_killed_in_its_midst(service: Service) -> None:
+    def send(name: str, text: str, **meta: str) -> None:
+        given = {"document": f"/late/{name}", "digest": text, "title": name, "text": text, "meta": meta}
+        document = given | {"own_text": True, "chunks": [{"start": 0, "end": len(text.encode())}]}
+        body = {"collection": "late", "root": "/late", "staged": True, "documents": [document]}
+        assert service.post("/add", body).status_code == 200
+
+    def found(**how: Any) -> list[str]:
+        body = {"collection": "late", "query": "where is the ladder?", **how}
+        return [hit["text"] for hit in service.post("/search", body).json()["hits"]]
+
+    scope = {"collection": "late", "root": "/late"}
+    send("a.md", "The ladder is in the cellar.")
+    service.post("/finish", {**scope, "keep": ["/late/a.md"]})
+    send("a.md", "The ladder is in the attic.", house="red")
+    send("b.md", "Another ladder is in the barn.", house="blue")
+    service.end(signal.SIGKILL)
+    service.start()
+    assert len(service.post("/documents", scope).json()["documents"]) == 2, "known, to go on from there"
+    for mode in ("hybrid", "dense", "bm25"):
+        assert found(mode=mode) == ["The ladder is in the cellar."], mode
+    service.post("/finish", {**scope, "keep": ["/late/a.md", "/late/b.md"]})
+    for how in ({}, {"mode": "dense"}, {"mode": "bm25"}, {"mode": "bm25", "bm25": "rank-bm25"}):
+        assert sorted(found(**how)) == ["Another ladder is in the barn.", "The ladder is in the attic."], how
+        assert found(**how, where={"house": "blue"}) == ["Another ladder is in the barn."], how
+    lost = service.post("/finish", {**scope, "keep": ["/late/a.md", "/late/b.md", "/late/c.md"]})
+    assert lost.status_code == 409
+    assert "ingest again" in lost.json()["error"]["hint"]
+
+
+@pytest.mark.slow
 def test_vectors_in_memory_are_those_that_were_added_and_not_removed(service: Service) -> None:
     """The recipe's own numpy: adding, removing, adding again and growing, beside a plain mapping."""
     program = """

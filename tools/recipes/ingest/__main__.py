@@ -28,6 +28,7 @@ The spec:
     glob                only paths under the folder that match, such as "**/*.md" (default: all)
     collection          name of the index
     chunking            one of `strategies.STRATEGIES` (default structure)
+    owner               to whom a new collection belongs (default: it is shared)
     words, overlap      longest chunk and overlap of neighbours, in words (default 200 and 30)
     fields              {"id", "title", "text"}: columns of JSONL, CSV and TSV (default: by name)
     ocr                 languages of scans as tesseract names them, such as "eng+deu" (default: no OCR)
@@ -45,8 +46,11 @@ Every chunk is a range of a *canonical text*, in UTF-8 bytes. For Markdown, plai
 is the file itself, byte for byte, if it is UTF-8; else, and for HTML, PDF and DOCX, it is the extracted
 text, which the retriever keeps. Each row of JSONL, CSV and TSV is a document, called FILE#ID, or
 FILE#NUMBER if it has no id. A document whose digest the retriever knows is not parsed again; one that is
-gone is removed. A document that cannot be parsed is named in `skipped`, and the rest goes on; what the
-operating system refuses to give stays in the index as it was.
+gone is removed. A document that cannot be read is named in `skipped`, and the rest goes on; if it could be
+before, that version stays in the index. Searches find what this ingest read at its end, all at once; one that
+was interrupted goes on where it stopped.
+
+Front matter of Markdown, and the fields of a row beside id, title and text, are kept for filters.
 Parsing is bounded in time, memory, pages and characters.
 
 Not covered: text in pictures but whole pages of PDF, office formats but DOCX, a chunk across PDF pages.
@@ -65,6 +69,7 @@ from pathlib import Path
 from typing import Any
 
 import compare
+import front_matter
 import rows
 import semantic
 from chunks import size
@@ -78,6 +83,7 @@ from titles import title_of_name
 FORMAT = "3"  # part of every document's digest: raise it when parsing or chunking changes
 BATCH_CHUNKS = 48
 BATCH_CHARS = 2_000_000
+BEFORE = "what was read of it before stays in the index"
 MOST_ROWS_NAMED = 20  # of those of one file that are left out
 
 
@@ -89,6 +95,7 @@ class Ingest:
     collection: str
     root: Path
     way: Way
+    owner: str = ""
     fields: dict[str, str] = field(default_factory=dict)
     done: int = 0
     batch: list[dict[str, Any]] = field(default_factory=list)
@@ -100,7 +107,7 @@ class Ingest:
     progress: Callable[[int, bool], None] = lambda done, last: None
 
     def run(self, base: Path, found: Sequence[tuple[Path, str]]) -> dict[str, Any]:
-        scope = {"collection": self.collection, "root": str(self.root)}
+        scope = {"collection": self.collection, "root": str(self.root), "owner": self.owner}
         known: dict[str, str] = self.retriever.post("/documents", scope)["documents"]
         for path, why in found:
             self.progress(self.done, False)
@@ -115,10 +122,9 @@ class Ingest:
             except FileNotFoundError:
                 self.skip(name, "gone since the folder was listed; if it is to come back, ingest again")
             except OSError as error:
-                self.keep += (old for old in known if old == name or old.startswith((f"{name}/", f"{name}#")))
-                self.skip(name, f"cannot be read ({error.strerror}): mend that and ingest again")
+                self.skip(name, f"cannot be read ({error.strerror}): mend that and ingest again", known)
             except Unreadable as error:
-                self.skip(name, str(error))
+                self.skip(name, str(error), known)
             if not rows.holds_rows(path):
                 self.done += 1
         self.parser.close()
@@ -126,8 +132,11 @@ class Ingest:
         self.progress(self.done, True)
         return self.retriever.post("/finish", {**scope, "keep": self.keep})
 
-    def skip(self, name: str, why: str) -> None:
-        self.skipped.append({"path": name, "why": why})
+    def skip(self, name: str, why: str, known: Iterable[str] = ()) -> None:
+        """Say why it is left out; what was read of it before stays."""
+        kept = [old for old in known if old == name or old.startswith((f"{name}/", f"{name}#"))]
+        self.keep += kept
+        self.skipped.append({"path": name, "why": f"{why}; {BEFORE}" if kept else why})
 
     def take(self, file: str, name: str, data: bytes, known: dict[str, str]) -> None:
         """Parse what a file called `file` holds and send it as the document `name`, unless it is known."""
@@ -145,6 +154,8 @@ class Ingest:
             "own_text": parsed.own_text,
             "chunks": parsed.chunks,
         }
+        if Path(file).suffix.lower() in {".md", ".markdown"}:
+            document["meta"] = front_matter.fields_of(parsed.text)
         self.send(document)
 
     def take_rows(self, path: Path, name: str, known: dict[str, str]) -> None:
@@ -160,16 +171,19 @@ class Ingest:
                 left_out += 1
                 if left_out <= MOST_ROWS_NAMED:
                     self.skip(f"{name}#{row.number}", str(error))
+                if row.id and (old := f"{name}#{row.id}") in known:
+                    self.keep.append(old)
         if left_out > MOST_ROWS_NAMED:
             self.skip(name, f"{left_out - MOST_ROWS_NAMED} more rows are left out")
 
     def take_row(self, row: rows.Row, name: str, known: dict[str, str]) -> None:
-        digest = self.digest(f"{row.title}\0{row.text}".encode())
+        fields = f"\0{json.dumps(row.meta)}" if row.meta else ""
+        digest = self.digest(f"{row.title}\0{row.text}{fields}".encode())
         if self.unchanged(name, digest, known):
             return
         parsed = self.parsed(Path("row.txt"), row.text.encode())
         whole = {"text": parsed.text, "own_text": True, "row": row.number, "chunks": parsed.chunks}
-        self.send({"document": name, "digest": digest, "title": row.title, **whole})
+        self.send({"document": name, "digest": digest, "title": row.title, "meta": row.meta, **whole})
 
     def parsed(self, path: Path, data: bytes) -> Read:
         read = self.parser.read(path, data, self.way)
@@ -202,13 +216,14 @@ class Ingest:
 
     def flush(self) -> None:
         """Add the batch at once; long documents are embedded piece by piece first: no request takes long."""
+        place = {"collection": self.collection, "owner": self.owner}
         for document in self.batch:
             pieces = document["chunks"]
             for at in range(0, len(pieces) - BATCH_CHUNKS, BATCH_CHUNKS):
                 part = slice_of(document, pieces[at : at + BATCH_CHUNKS])
-                self.retriever.post("/embed", {"collection": self.collection, "documents": [part]})
+                self.retriever.post("/embed", {**place, "documents": [part]})
         if self.batch:
-            body = {"collection": self.collection, "root": str(self.root), "documents": self.batch}
+            body = {**place, "root": str(self.root), "staged": True, "documents": self.batch}
             answer = self.retriever.post("/add", body)
             for key in self.counts:
                 self.counts[key] += int(answer.get(key, 0))
@@ -276,7 +291,8 @@ def ingest(spec: Mapping[str, Any], retriever: Retriever, report: bool = True) -
     if not any(not why for _, why in found):
         raise Refused(f"No document under {root}", "name a folder with Markdown, HTML, text or PDF files")
     expected = sum(rows.count_rows(path) if rows.holds_rows(path) else 1 for path, why in found if not why)
-    job = Ingest(retriever, spec["collection"], root, way, dict(spec.get("fields") or {}))
+    fields = dict(spec.get("fields") or {})
+    job = Ingest(retriever, spec["collection"], root, way, str(spec.get("owner", "")), fields)
     if report:
         job.progress = reporter(expected)
     finished = job.run(base, found)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +21,7 @@ from text_bytes import decode
 
 SUFFIXES = STREAMED | {".csv", ".tsv"}
 MOST_BYTES = 5_000_000  # of one line or field
+MOST_META, META_CHARS = 64, 300  # fields of a row that are kept for filters, and how long they may be
 NAMES: dict[str, tuple[str, ...]] = {
     "id": ("_id", "id", "doc_id", "docid", "uid", "uuid"),
     "title": ("title", "name", "subject", "headline", "heading"),
@@ -29,13 +31,17 @@ NAMES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`number` counts from 1, a header line not included. `why`: why it is left out, else ""."""
+    """`number` counts from 1, a header line not included. `why`: why it is left out, else "".
+
+    `meta`: its other fields, for filters.
+    """
 
     number: int
     id: str = ""
     title: str = ""
     text: str = ""
     why: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
 
 
 def read_rows(path: Path, fields: Mapping[str, str]) -> Iterator[Row]:
@@ -84,7 +90,26 @@ def made(number: int, record: Mapping[str, Any], chosen: Mapping[str, str]) -> R
         text, title = title, ""
     if not text:
         return Row(number, why="no text")
-    return Row(number, plain(record.get(chosen.get("id", ""))) or str(number), " ".join(title.split()), text)
+    id_ = plain(record.get(chosen.get("id", ""))) or str(number)
+    return Row(number, id_, " ".join(title.split()), text, meta=meta_of(record, chosen))
+
+
+def meta_of(record: Mapping[str, Any], chosen: Mapping[str, str]) -> dict[str, Any]:
+    """The other fields, as far as they are short values or lists of such; BEIR's ``metadata`` too."""
+    nested = record.get("metadata")
+    whole = {**(nested if isinstance(nested, dict) else {}), **record}
+    kept = {name: value for name, value in whole.items() if name not in chosen.values() and is_meta(value)}
+    return dict(list(kept.items())[:MOST_META])
+
+
+def is_meta(value: Any) -> bool:
+    if isinstance(value, list):
+        return 0 < len(value) <= MOST_META and all(
+            is_meta(one) and not isinstance(one, list) for one in value
+        )
+    if isinstance(value, int | float):
+        return math.isfinite(value)
+    return isinstance(value, str) and 0 < len(value) <= META_CHARS
 
 
 def plain(value: Any) -> str:

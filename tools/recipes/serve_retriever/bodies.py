@@ -44,6 +44,7 @@ class Who(Body):
 class Scope(Body):
     collection: str
     root: str
+    owner: str = ""  # to whom a new collection belongs; "": it is shared
 
 
 class Range(Body):

@@ -58,7 +58,8 @@ class Retriever:
         if name not in rows:
             import difflib
 
-            near = difflib.get_close_matches(name, rows, n=3, cutoff=0.5) or sorted(rows)[:8]
+            shared = sorted(name for name, row in rows.items() if not row["owner"])
+            near = difflib.get_close_matches(name, shared, n=3, cutoff=0.5) or shared[:8]
             hint = f"there are: {', '.join(near)}" if near else "ingest a folder first"
             raise Problem(404, f"There is no collection {name!r}", hint)
         self.check_embedder(rows[name])
@@ -229,6 +230,7 @@ class Retriever:
                 with self.store.transaction() as db:
                     db.execute("DELETE FROM collections WHERE id = ?", (collection,))
                 self.chroma.delete_collection(self.vectors_index(collection).name)
+                self.staging.forget(collection)
                 for held in (self.indexes, self.keywords, self.exact, self.resident, self.learned):
                     held.pop(collection, None)
                 self.ranking_file(collection).unlink(missing_ok=True)
@@ -268,7 +270,7 @@ class Retriever:
         Raises `Problem` when a document is missing that is to be kept: another ingest of the same root has
         finished meanwhile, and did not know it.
         """
-        collection = self.find_or_make(ask.collection)
+        collection = self.find_or_make(ask.collection, ask.owner)
         keep = set(ask.keep)
         with self.writing:
             gone, removed = self.staging.promote(collection, ask.root, keep)

@@ -23,9 +23,11 @@ class Staging:
 
     def hidden(self, collection: int) -> Set[int]:
         """Chunks that no search may find."""
-        if collection not in self.chunks:
-            self.chunks[collection] = frozenset(self.store.staged_ids(collection))
-        return self.chunks[collection]
+        known = self.chunks.get(collection)
+        if known is not None:
+            return known
+        with self.store.lock:
+            return self.chunks.setdefault(collection, frozenset(self.store.staged_ids(collection)))
 
     def generation(self, collection: int) -> int:
         """Another number after each exchange of old for new."""
@@ -50,10 +52,16 @@ class Staging:
         return db.execute(sql, (place_name(collection, root),)).fetchone()["id"]
 
     def hide(self, collection: int, added: Iterable[int], removed: Iterable[int]) -> None:
-        self.chunks[collection] = frozenset(self.hidden(collection) - set(removed) | set(added))
+        with self.store.lock:
+            self.chunks[collection] = frozenset(self.hidden(collection) - set(removed) | set(added))
+
+    def forget(self, collection: int) -> None:
+        """What is staged leaves with its collection."""
+        with self.store.lock:
+            self.chunks.pop(collection, None)
 
     def promote(self, collection: int, root: str, keep: Set[str]) -> tuple[list[str], list[int]]:
-        """Make what is staged the truth: names of documents that are gone, and chunks to unindex.
+        """Make what is staged the truth. Returns documents that are gone, and chunks that no index needs.
 
         Of what is staged and what was there before, only documents in `keep` stay.
         """
