@@ -151,8 +151,8 @@ class Calls:
             if not isinstance(outcome, Launch):
                 return Quote(basis="is there already"), "allow", "it is there already"
             self._check_launch(name, outcome)
-            launch = self._stored(self._quotes.of(name, outcome))
-            quote = self._quotes.of(name, outcome).quote
+            corrected = self._quotes.of(name, outcome)
+            launch, quote = self._stored(corrected), corrected.quote
         elif tool.on_check is not None:
             await tool.on_check(self.context(caller), **checked)
         decision = decide(self._rules, self._as_call(name, arguments, caller, launch, quote))

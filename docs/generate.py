@@ -111,9 +111,19 @@ def tool_section(tool: Tool) -> str:
     ]
     arguments = table(("argument", "type", "default", "meaning"), rows) if rows else "It takes no arguments."
     answer = "a job" if tool.launches else ", ".join(f"`{name}`" for name in tool.result.model_fields)
+    if tool.gives:
+        answer += f", whose result has {', '.join(f'`{name}`' for name in tool.gives)}"
     quoted = "\n".join(f"> {line}".rstrip() for line in tool.description.splitlines())
     head = f"### {tool.name}\n\n**{tool.title}**: {kind_of(tool)}."
     return f"{head}\n\n{quoted}\n\n{arguments}\n\nAnswers with {answer}."
+
+
+def keys() -> str:
+    """What the results of launched jobs hold, for plans that refer to them."""
+    loaded = Plugins((bundled_root(),)).tools()
+    told = [tool for tool in loaded.values() if tool.gives]
+    rows = ((f"`{tool.name}`", ", ".join(f"`{name}`" for name in tool.gives)) for tool in told)
+    return table(("tool", "keys"), rows)
 
 
 def kind_of(tool: Tool) -> str:
@@ -301,6 +311,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "situation": situation,
     "errors": errors,
     "causes": causes,
+    "keys": keys,
 }
 
 if __name__ == "__main__":

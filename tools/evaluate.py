@@ -58,6 +58,12 @@ ASKED_AGAIN = 1.5  # a request that failed late may have cost as much as one tha
 KEPT_ANSWERS_MB = 512
 
 
+GIVEN = (
+    "report", "suite", "model", "label", "metric", "score", "low", "high", "n", "errors", "metrics",
+    "redteam", "tokens_per_s", "seconds", "rows", "warning",
+)  # fmt: skip
+"""Keys of a report's summary: what both tools here give."""
+
 # --- evaluate -------------------------------------------------------------------------------
 
 
@@ -66,21 +72,7 @@ KEPT_ANSWERS_MB = 512
     launches=True,
     open_world=True,
     trusted=True,
-    gives=(
-        "report",
-        "suite",
-        "model",
-        "label",
-        "metric",
-        "score",
-        "low",
-        "high",
-        "n",
-        "errors",
-        "tokens_per_s",
-        "seconds",
-        "rows",
-    ),
+    gives=GIVEN,
 )
 async def evaluate(
     ctx: Context,
@@ -388,21 +380,7 @@ def _evaluation_quote(
     title="Fit a baseline without a generating model",
     launches=True,
     trusted=True,
-    gives=(
-        "report",
-        "suite",
-        "model",
-        "label",
-        "metric",
-        "score",
-        "low",
-        "high",
-        "n",
-        "errors",
-        "tokens_per_s",
-        "seconds",
-        "rows",
-    ),
+    gives=GIVEN,
 )
 async def baseline(
     ctx: Context,

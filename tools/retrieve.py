@@ -188,6 +188,7 @@ async def known_collection(ctx: Context, service: ServiceView, name: str) -> Non
         "skipped",
         "warnings",
         "seconds",
+        "documents_per_s",
     ),
 )
 async def ingest(

@@ -100,10 +100,10 @@ class Drafts:
             except (ValueError, AgentdError) as error:
                 if isinstance(error, Unavailable) or attempt == MENDS:
                     raise InputError(
-                        f"{options.model!r} drafted no plan that holds: {_said(error)}",
+                        f"{options.model!r} drafted no plan that holds: {error}",
                         hint="Say the goal in more detail, name another --model, or write the plan yourself",
                     ) from error
-                drafting.object(reply, _said(error))
+                drafting.object(reply, str(error))
                 continue
             read = list(self._calls.tainted(caller).taint)
             return draft.model_copy(update={**drafting.spent(), "read": read})
@@ -236,8 +236,3 @@ def _loaded() -> Sequence[Any]:
     from agentd.agent import planner, wire
 
     return planner, wire
-
-
-def _said(error: Exception) -> str:
-    hint = getattr(error, "hint", "")
-    return f"{error}" if not hint or hint in str(error) else f"{error} ({hint})"

@@ -21,6 +21,7 @@ from agentd.sdk import Tool
 __all__ = ["messages", "plan_of", "plan_schema"]
 
 MOST_STEPS = 20
+KEYS = ("id", "title", "tool", "args", "needs", "when", "each", "expect")
 RULES = """\
 You plan work for a daemon that carries plans out by itself. Write the fewest steps that reach the goal: one,
 if one call is enough. Reply with one JSON object and nothing else: {"plan": SHORT_NAME,
@@ -103,14 +104,10 @@ def plan_of(reply: str, goal: str) -> Plan:
 
 
 def _step(said: Mapping[str, Any]) -> dict[str, Any]:
-    step = {
-        name: said[name]
-        for name in ("id", "title", "tool", "args", "needs", "when", "each", "expect")
-        if said.get(name)
-    }
-    if unknown := said.keys() - {"id", "title", "tool", "args", "needs", "when", "each", "expect"}:
+    """A step without what is empty."""
+    if unknown := said.keys() - set(KEYS):
         raise ValueError(f"a step has no {sorted(unknown)[0]!r}")
-    return step
+    return {name: said[name] for name in KEYS if said.get(name)}
 
 
 def _described(tool: Tool) -> str:

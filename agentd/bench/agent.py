@@ -8,7 +8,7 @@ are told to the model as in any run. Judged is what was carried out until then.
     native       the catalog says that the model calls tools: the endpoint's tool calls
     constrained  it says that the endpoint holds replies to a schema: JSON actions
 
-Not covered: what a model makes of results, and goals that take several turns (`agentd bench goals`).
+Not covered: what a model makes of results, and goals that take several turns.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from agentd.bench import bfcl
 from agentd.bench.bfcl import CATEGORIES, Case
 from agentd.config import Budget, Config, load_config
 from agentd.daemon import Daemon
-from agentd.errors import AgentdError, InputError, NotFound, Unavailable
+from agentd.errors import AgentdError, Conflict, InputError, NotFound, Unavailable
 from agentd.policy.callers import Caller
 from agentd.sdk import Capability, Model, Quote, Tool
 from agentd.store.runs import RunTable, StepRow
@@ -71,7 +71,7 @@ class Answer(BaseModel):
     said: str
 
 
-class _Judged(AgentdError):
+class _Judged(Conflict):
     """The case has ended: what would come next is not asked for."""
 
 

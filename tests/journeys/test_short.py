@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from agentd.plugins import Plugins, bundled_root
+
 pytestmark = pytest.mark.slow
 PLAN = Path(__file__).with_name("short.yaml")
 
@@ -45,6 +47,14 @@ def test_every_step_was_carried_out(run: dict[str, Any], steps: dict[str, Any]) 
     assert run["state"] == "succeeded"
     skipped = {name for name, step in steps.items() if step["state"] != "succeeded"}
     assert skipped <= {"unearned"}
+
+
+def test_a_result_has_no_key_that_its_tool_does_not_name(steps: dict[str, Any]) -> None:
+    given = {name: set(tool.gives) for name, tool in Plugins((bundled_root(),)).tools().items()}
+    told = {step["tool"]: step["result"].keys() for step in steps.values() if step.get("result")}
+    assert told.keys() & {name for name, keys in given.items() if keys}
+    more = {name: keys - given[name] for name, keys in told.items() if given[name] and "items" not in keys}
+    assert {name: keys for name, keys in more.items() if keys} == {}
 
 
 def test_citations_are_the_bytes_of_their_source(steps: dict[str, Any]) -> None:

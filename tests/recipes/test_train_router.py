@@ -51,6 +51,37 @@ def test_a_difficulty_that_lies_in_the_numbers_is_learned_from_counts_alone(
     assert "two labels or more are needed" in said
 
 
+FEW_ROWS = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import train_router as recipe
+
+labels = np.array([f"class {n % 7}" for n in range(21)])
+vectors = np.eye(7)[np.arange(21) % 7] + np.random.default_rng(0).normal(0, 0.1, (21, 7))
+head = recipe.learn("classes", vectors, np.ones((21, 2)), labels, ((), ()), 0.05, 0)
+strange = np.random.default_rng(1).normal(0, 0.1, (1, 7))
+assert head.out(strange, np.ones((1, 2)))[0] > head.out(vectors[:7], np.ones((7, 2))).max()
+assert 0 < head.scope["threshold"] < 1
+"""
+
+
+@pytest.mark.slow
+def test_three_rows_of_each_class_are_enough_to_tell_what_is_out_of_scope(
+    interpreter: Callable[[str], Path],
+) -> None:
+    command = [
+        str(interpreter("train_router")),
+        "-W",
+        "error::UserWarning",
+        "-c",
+        FEW_ROWS,
+        str(RECIPE.parent),
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
 def test_the_measures_are_patterns_that_find_what_they_are_called() -> None:
     import re
 

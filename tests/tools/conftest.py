@@ -69,5 +69,7 @@ def finish(
     ctx: Context, tool: str, launch: Launch, out: Path, result: dict[str, Any], job: str = "job-1"
 ) -> Any:
     """What a tool makes of a job that succeeded, `out` being what its recipe left."""
-    on_done = ctx.plugins.tools()[tool].on_done  # type: ignore[attr-defined]
-    return on_done(ctx, Finished(job, launch.spec, result, out, 1.0))
+    made = ctx.plugins.tools()[tool]  # type: ignore[attr-defined]
+    answer = made.on_done(ctx, Finished(job, launch.spec, result, out, 1.0))
+    assert not made.gives or answer.keys() <= set(made.gives), "plans are refused what is not in `gives`"
+    return answer

@@ -42,7 +42,7 @@ import os
 import re
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -280,10 +280,11 @@ def scope_of(
     model = LogisticRegression(C=1.0, class_weight="balanced").fit((signals - mean) / scale, answers)
     weights = model.coef_[0] / scale
     bias = float(model.intercept_[0] - weights @ mean)
+    fewest = min(Counter(labels.tolist()).values())
     usual = np.vstack(
         [
             trained(head, vectors[train], counts[train], labels[train]).signals(vectors[held], counts[held])
-            for train, held in folds(labels, OUTER_FOLDS, seed + 2)
+            for train, held in folds(labels, min(OUTER_FOLDS, fewest), seed + 2)
         ]
     )
     return {

@@ -282,8 +282,10 @@ def test_an_ingest_is_found_at_its_end_even_if_the_service_was_killed_in_its_mid
     for how in ({}, {"mode": "dense"}, {"mode": "bm25"}, {"mode": "bm25", "bm25": "rank-bm25"}):
         assert sorted(found(**how)) == ["Another ladder is in the barn.", "The ladder is in the attic."], how
         assert found(**how, where={"house": "blue"}) == ["Another ladder is in the barn."], how
-    lost = service.post("/finish", {**scope, "keep": ["/late/a.md", "/late/b.md", "/late/c.md"]})
-    assert lost.status_code == 409
+    for keep in (["/late/a.md", "/late/b.md", "/late/c.md"], ["/late/c.md"]):
+        lost = service.post("/finish", {**scope, "keep": keep})
+        assert lost.status_code == 409
+        assert len(found()) == 2, "an ingest that is refused takes nothing away"
     assert "ingest again" in lost.json()["error"]["hint"]
 
 

@@ -54,7 +54,7 @@ class Retriever:
     # collections
 
     def find(self, name: str) -> int:
-        rows = {row["name"]: row for row in self.store.collections_rows()}
+        rows = {row["name"]: row for row in self.store.named()}
         if name not in rows:
             import difflib
 
@@ -267,21 +267,22 @@ class Retriever:
     def finish(self, ask: Finish) -> dict[str, Any]:
         """Make what was staged visible, all at once, and drop what is not kept.
 
-        Raises `Problem` when a document is missing that is to be kept: another ingest of the same root has
-        finished meanwhile, and did not know it.
+        Raises `Problem`, and changes nothing, when a document is missing that is to be kept: another
+        ingest of the same root has finished meanwhile, and did not know it.
         """
         collection = self.find_or_make(ask.collection, ask.owner)
         keep = set(ask.keep)
         with self.writing:
+            there = {*self.store.digests(collection, ask.root), *self.staging.digests(collection, ask.root)}
+            if missing := keep - there:
+                raise Problem(
+                    409,
+                    f"Another ingest of {ask.root} has finished; {len(missing)} documents are missing",
+                    "ingest again, one at a time: what is known is not embedded again",
+                )
             gone, removed = self.staging.promote(collection, ask.root, keep)
             self.index(collection, [], removed)
         self.store.drop_unused_vectors()
-        if missing := keep - self.store.digests(collection, ask.root).keys():
-            raise Problem(
-                409,
-                f"Another ingest of {ask.root} has finished meanwhile; {len(missing)} documents are missing",
-                "ingest again, one at a time: what is known is not embedded again",
-            )
         return {"removed": len(gone), **self.store.counts(collection)}
 
 

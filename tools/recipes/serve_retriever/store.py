@@ -69,11 +69,11 @@ class Store:
             return self.db.execute(sql, values).fetchall()
 
     def collections(self) -> list[dict[str, Any]]:
-        rows = self.rows("SELECT * FROM collections WHERE staging_of IS NULL ORDER BY name")
-        return [dict(row) | self.counts(row["id"]) for row in rows]
+        return [dict(row) | self.counts(row["id"]) for row in self.named()]
 
-    def collections_rows(self) -> list[sqlite3.Row]:
-        return self.rows("SELECT * FROM collections WHERE staging_of IS NULL")
+    def named(self) -> list[sqlite3.Row]:
+        """Collections, without counting what they hold; not those that only hold what is staged."""
+        return self.rows("SELECT * FROM collections WHERE staging_of IS NULL ORDER BY name")
 
     def counts(self, collection: int) -> dict[str, int]:
         (row,) = self.rows(
